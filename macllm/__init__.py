@@ -1,0 +1,5 @@
+"""macllm: local language models on a Mac."""
+
+from macllm import blas
+
+blas.preload()

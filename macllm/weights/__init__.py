@@ -1,0 +1,1 @@
+"""Weights: checkpoints, GGUF, names, quantization, conversion."""
