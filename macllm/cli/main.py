@@ -1,0 +1,163 @@
+"""The ``macllm`` command: picks a command, imports only its module, turns errors into one sentence.
+
+A command module ``macllm/cli/<name>.py`` has ``HELP: str``, ``configure(parser) -> None`` and
+``run(args) -> int``. This module knows the names only, so ``macllm --help`` loads none of them.
+"""
+
+import argparse
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from macllm.errors import InputError, MacllmError
+
+COMMANDS = {
+    "chat": "talk with a model (what `macllm` alone does)",
+    "generate": "complete one prompt; text or JSON, logits for tests",
+    "pull": "download a model and check it",
+    "list": "show the installed models, or the catalogue",
+    "rm": "delete an installed model",
+    "explain": "show what a model is and on which Mac it fits",
+    "convert": "write a model in another precision",
+    "bench": "measure prefill and decode speed of a model",
+    "doctor": "show what this machine offers and what to improve",
+}
+MODULES = {"list": "list_"}  # `list` is a Python built-in
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+class UsageError(InputError):
+    """The command line itself is wrong: an unknown command or option, a value missing."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence with a suggestion, raised as :class:`UsageError`."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        # abbreviations would make every later option a breaking change
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        self._given: Sequence[str] = ()
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The parsed arguments; raises UsageError."""
+        self._given = argv
+        args, extra = self.parse_known_args(argv)
+        if extra:
+            self.error(f"'{extra[0]}' is one argument too many")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError; a misspelt option is named before anything that follows from it."""
+        see = f"see `{self.prog} --help`"
+        unknown = self._unknown_option()
+        if unknown is None:
+            raise UsageError(f"{message}; {see}")
+        options = [option for action in self._actions for option in action.option_strings]
+        raise UsageError(f"no option {unknown}{_suggestion(unknown, options)}; {see}")
+
+    def _unknown_option(self) -> str | None:
+        for word in self._given:
+            if word == "--":
+                return None
+            name = word.split("=", 1)[0]
+            if name.startswith("--") and " " not in name and name not in self._option_string_actions:
+                return name
+        return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the process's exit code. Prints errors on stderr, one sentence each."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = os.environ.get("MACLLM_DEBUG", "") not in ("", "0")
+    end = words.index("--") if "--" in words else len(words)
+    if "--debug" in words[:end]:
+        words.remove("--debug")
+        debug = True
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()  # here, so that a closed pipe is met inside this try
+        return code
+    except SystemExit as stop:  # argparse after --help
+        return stop.code if isinstance(stop.code, int) else EXIT_FAILED
+    except BrokenPipeError:
+        # the reader went away; the interpreter would complain when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        sentence, code = describe(error)
+        _complain(sentence)
+        return code
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """The sentence that the user reads about ``error``, and the exit code."""
+    if isinstance(error, MacllmError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        remedy = "; free some disk space and run it again" if error.errno == errno.ENOSPC else ""
+        return f"{place}{error.strerror}{remedy}", EXIT_FAILED
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"unexpected error: {what}; run again with --debug for the traceback and report it", EXIT_FAILED
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    first = words[0] if words else "chat"
+    if first in ("-h", "--help"):
+        print(_help())
+        return 0
+    if first in ("-V", "--version"):
+        from macllm import __version__
+
+        print(f"macllm {__version__}")
+        return 0
+    if first not in COMMANDS:
+        kind = "option" if first.startswith("-") else "command"
+        names = ["--help", "--version", "--debug"] if kind == "option" else list(COMMANDS)
+        raise UsageError(f"no {kind} {first}{_suggestion(first, names)}; see `macllm --help`")
+    module = importlib.import_module(f"macllm.cli.{MODULES.get(first, first)}")
+    parser = CommandParser(f"macllm {first}", module.HELP)
+    module.configure(parser)
+    code: int = module.run(parser.parse(words[1:]))
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: macllm [COMMAND] [OPTIONS]\n\n"
+        "Local language models on a Mac. Nothing leaves the machine.\n\n"
+        f"commands:\n{rows}\n\n"
+        "options:\n"
+        "  -h, --help     show this, or with a command its options\n"
+        "  -V, --version  show the version\n"
+        "  --debug        show tracebacks (also MACLLM_DEBUG=1)\n\n"
+        "`macllm` alone opens a chat with the last used model; the first time it fetches a small one."
+    )
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _complain(sentence: str) -> None:
+    print(f"macllm: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
