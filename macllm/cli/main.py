@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from macllm.errors import InputError, MacllmError
@@ -81,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--debug" in words[:end]:
         words.remove("--debug")
         debug = True
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a model may write what the terminal cannot show
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # here, so that a closed pipe is met inside this try
