@@ -1,20 +1,11 @@
 """A weight as it is stored and moved: a plain array, or a quantized matrix in one of MLX's own layouts."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import mlx.core as mx
 
-Mode: TypeAlias = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """How a matrix is packed: MLX's mode, bits a weight and weights a group (along the input)."""
-
-    bits: int
-    group_size: int
-    mode: Mode = "affine"
+from macllm.quantization import Quantization
 
 
 @dataclass(frozen=True)
@@ -68,9 +59,7 @@ class Packed:
         if q.mode == "affine":
             scales = scales.astype(dtype)
             biases = biases.astype(dtype) if biases is not None else None
-        return mx.dequantize(
-            self.weight, scales, biases, q.group_size, q.bits, q.mode, dtype=dtype
-        )
+        return mx.dequantize(self.weight, scales, biases, q.group_size, q.bits, q.mode, dtype=dtype)
 
 
 Stored: TypeAlias = Dense | Packed

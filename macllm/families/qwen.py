@@ -1,0 +1,35 @@
+"""Qwen 2, 2.5 and 3, dense."""
+
+from dataclasses import replace
+
+from macllm.families.blocks import attention, layer_kinds, mlp, model
+from macllm.families.config import Config
+from macllm.spec import Attention, Layer, ModelSpec
+
+
+def qwen2(c: Config) -> ModelSpec:
+    """Qwen2 and Qwen2.5: Llama with biases on q, k and v."""
+    c.only("use_mrope", [False], False)
+    return model(c, _layers(c, attention(c, bias=True)))
+
+
+def qwen3(c: Config) -> ModelSpec:
+    """Qwen3: no biases, RMSNorm on each head of q and k."""
+    bias = c.flag("attention_bias")
+    mixer = attention(c, bias=bias, out_bias=bias, qk_norm=True)
+    return model(c, _layers(c, mixer))
+
+
+def _layers(c: Config, mixer: Attention) -> list[Layer]:
+    count = c.integer("num_hidden_layers")
+    on = c.flag("use_sliding_window")
+    window = c.get("sliding_window") if on else None
+    first = c.integer("max_window_layers", count, low=0)
+    default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(count)]
+    kinds = layer_kinds(c, default)
+    c.get("sliding_window")  # stays in the file where the switch is off
+    if "sliding_attention" in kinds and window is None:
+        raise c.unsupported("use_sliding_window", on, "true, since layer_types has 'sliding_attention'")
+    sliding = replace(mixer, window=c.integer("sliding_window")) if window is not None else mixer
+    channel = mlp(c)
+    return [Layer(sliding if kind == "sliding_attention" else mixer, channel) for kind in kinds]

@@ -1,0 +1,155 @@
+"""Matrices as layers: dense or packed, one or several stacked along the output, and the embedding.
+
+Several projections of one input (q/k/v, gate/up) are one matrix where their storage allows it: fewer kernel
+launches a token on every backend. ``tensors`` undoes that by name on the way out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from macllm.weights.tensor import Dense, Packed, Stored, concatenate
+
+
+@dataclass(frozen=True)
+class Part:
+    """One named matrix inside a layer's stacked ones: its canonical name and output width."""
+
+    name: str
+    width: int
+
+
+class Linear(nn.Module):
+    """``x @ weight.T + bias`` with a plain weight (O, I)."""
+
+    def __init__(self, parts: Sequence[Part], weight: mx.array, bias: mx.array | None) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.weight = weight
+        if bias is not None:
+            self.bias = bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if "bias" in self:
+            return mx.addmm(self.bias, x, self.weight.T)
+        return x @ self.weight.T
+
+    def tensors(self) -> Iterator[tuple[str, Stored]]:
+        yield from _by_part(self.parts, Dense(self.weight), self.get("bias"))
+
+
+class PackedLinear(nn.Module):
+    """``x @ W.T + bias`` with a quantized W.
+
+    From ``dense_rows`` rows of input on, W is dequantized and multiplied by the dense kernel: on CPU the
+    quantized kernel works row by row (None: never).
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], packed: Packed, bias: mx.array | None, dense_rows: int | None
+    ) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.quantization = packed.quantization
+        self.dense_rows = dense_rows
+        self.weight, self.scales = packed.weight, packed.scales
+        if packed.biases is not None:
+            self.biases = packed.biases
+        if bias is not None:
+            self.bias = bias
+        self.freeze()
+
+    @property
+    def packed(self) -> Packed:
+        return Packed(self.weight, self.scales, self.get("biases"), self.quantization)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self.dense_rows is not None and x.size // x.shape[-1] >= self.dense_rows:
+            y = x @ self.packed.dequantize(x.dtype).T
+        else:
+            y = packed_matmul(x, self.packed)
+        return y + self.bias if "bias" in self else y
+
+    def tensors(self) -> Iterator[tuple[str, Stored]]:
+        yield from _by_part(self.parts, self.packed, self.get("bias"))
+
+
+class SeparateLinear(nn.Module):
+    """Several projections of one input whose storage differs; outputs side by side as if they were stacked."""
+
+    def __init__(self, members: Sequence["Linear | PackedLinear"]) -> None:
+        super().__init__()
+        self.members = list(members)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.concatenate([member(x) for member in self.members], axis=-1)
+
+    def tensors(self) -> Iterator[tuple[str, Stored]]:
+        for member in self.members:
+            yield from member.tensors()
+
+
+AnyLinear: TypeAlias = Linear | PackedLinear | SeparateLinear
+
+
+class Embedding(nn.Module):
+    """Rows of a matrix (V, D) by token id; also the head of a model with tied embeddings."""
+
+    def __init__(self, table: Linear | PackedLinear, dtype: mx.Dtype) -> None:
+        super().__init__()
+        self.table = table
+        self._dtype = dtype
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """(B, L) ids to (B, L, D)."""
+        if isinstance(self.table, PackedLinear):
+            rows = self.table.packed.rows(ids.reshape(-1))
+            return rows.dequantize(self._dtype).reshape(*ids.shape, -1)
+        return self.table.weight[ids]
+
+    def as_head(self, x: mx.array) -> mx.array:
+        """(B, L, D) to logits (B, L, V)."""
+        return self.table(x)
+
+    def tensors(self) -> Iterator[tuple[str, Stored]]:
+        return self.table.tensors()
+
+
+def packed_matmul(x: mx.array, packed: Packed) -> mx.array:
+    """``x @ W.T`` by MLX's quantized kernel."""
+    q = packed.quantization
+    return mx.quantized_matmul(
+        x, packed.weight, packed.scales, packed.biases, True, q.group_size, q.bits, q.mode
+    )
+
+
+def make_linear(
+    parts: Sequence[Part], stored: Sequence[Stored], biases: Sequence[mx.array] | None, dense_rows: int | None
+) -> AnyLinear:
+    """One layer of the ``parts``, stacked where their storage is the same."""
+    try:
+        whole = concatenate(list(stored)) if len(stored) > 1 else stored[0]
+    except ValueError:
+        each = [biases[i : i + 1] if biases is not None else None for i in range(len(parts))]
+        members = [
+            make_linear([part], [one], bias, dense_rows)
+            for part, one, bias in zip(parts, stored, each, strict=True)
+        ]
+        return SeparateLinear([member for member in members if not isinstance(member, SeparateLinear)])
+    bias = mx.concatenate(list(biases)) if biases is not None else None
+    if isinstance(whole, Dense):
+        return Linear(parts, whole.array, bias)
+    return PackedLinear(parts, whole, bias, dense_rows)
+
+
+def _by_part(parts: Sequence[Part], whole: Stored, bias: mx.array | None) -> Iterator[tuple[str, Stored]]:
+    start = 0
+    for part in parts:
+        span = slice(start, start + part.width)
+        yield f"{part.name}.weight", whole.rows(span)
+        if bias is not None:
+            yield f"{part.name}.bias", Dense(bias[span])
+        start += part.width

@@ -1,0 +1,108 @@
+"""How matrices are stored, as data: MLX's quantization modes, and which matrix of a model has which."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from macllm.errors import ConfigError
+
+Mode: TypeAlias = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
+
+DEFAULTS: Mapping[Mode, tuple[int, int]] = {  # bits, group size
+    "affine": (4, 64),
+    "mxfp4": (4, 32),
+    "mxfp8": (8, 32),
+    "nvfp4": (4, 16),
+}
+AFFINE_BITS = (2, 3, 4, 5, 6, 8)
+AFFINE_GROUPS = (32, 64, 128)
+_SCALE_BYTES = 2  # scales and biases of an affine group are stored in 16 bits
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a matrix is packed: bits a weight, weights a group (along the input), MLX's mode."""
+
+    bits: int
+    group_size: int
+    mode: Mode = "affine"
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.bits}-bit, groups of {self.group_size}"
+
+    def nbytes(self, weights: int) -> int:
+        """Stored bytes of a matrix of ``weights`` elements."""
+        groups = weights // self.group_size
+        per_group = 2 * _SCALE_BYTES if self.mode == "affine" else 1  # mx and nv modes: one 8-bit scale
+        return weights * self.bits // 8 + groups * per_group
+
+    @staticmethod
+    def parse(values: Mapping[str, Any], where: str) -> "Quantization":
+        """From a ``quantization`` entry of a config. Raises ConfigError naming ``where`` and the value."""
+        mode = values.get("mode", "affine")
+        if mode not in DEFAULTS:
+            raise ConfigError(f"{where}: mode={mode!r} is not supported (expected {' or '.join(DEFAULTS)})")
+        bits, group_size = DEFAULTS[mode]
+        parsed = Quantization(values.get("bits", bits), values.get("group_size", group_size), mode)
+        return parsed.checked(where)
+
+    def checked(self, where: str) -> "Quantization":
+        """Itself, or ConfigError where MLX has no such packing."""
+        if self.mode == "affine":
+            if self.bits not in AFFINE_BITS:
+                expected = ", ".join(map(str, AFFINE_BITS))
+                raise ConfigError(f"{where}: bits={self.bits!r} is not supported (expected {expected})")
+            if self.group_size not in AFFINE_GROUPS:
+                expected = ", ".join(map(str, AFFINE_GROUPS))
+                raise ConfigError(
+                    f"{where}: group_size={self.group_size!r} is not supported (expected {expected})"
+                )
+        elif (self.bits, self.group_size) != DEFAULTS[self.mode]:
+            bits, group = DEFAULTS[self.mode]
+            raise ConfigError(
+                f"{where}: mode {self.mode!r} has {bits} bits and groups of {group}, nothing else"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """Which matrix is stored how: a default, and exceptions by module name (None: not quantized)."""
+
+    default: Quantization | None = None
+    exceptions: Mapping[str, Quantization | None] = field(default_factory=dict)
+
+    def of(self, module: str) -> Quantization | None:
+        return self.exceptions.get(module, self.default)
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any], where: str = "config.json") -> "QuantizationPlan":
+        """From the ``quantization`` of a config as mlx-lm writes it; module names as in the checkpoint.
+
+        Raises ConfigError for another tool's quantization, by name, instead of misreading its weights.
+        """
+        entry = config.get("quantization") or config.get("quantization_config")
+        if not entry:
+            return QuantizationPlan()
+        if "quant_method" in entry or "group_size" not in entry:
+            raise ConfigError(
+                f"{where}: quantization {entry.get('quant_method', 'of an unknown kind')!r} cannot be read; "
+                "use the model's MLX, GGUF or 16-bit version"
+            )
+        exceptions = {
+            name: Quantization.parse(value, f"{where}: quantization of {name}") if value else None
+            for name, value in entry.items()
+            if isinstance(value, Mapping) or value is False
+        }
+        return QuantizationPlan(Quantization.parse(entry, f"{where}: quantization"), exceptions)
+
+    def to_config(self) -> dict[str, Any]:
+        """The ``quantization`` entry that :meth:`from_config` reads, as mlx-lm writes it."""
+
+        def entry(q: Quantization) -> dict[str, Any]:
+            return {"group_size": q.group_size, "bits": q.bits, "mode": q.mode}
+
+        result: dict[str, Any] = entry(self.default) if self.default is not None else {}
+        for name, q in self.exceptions.items():
+            result[name] = entry(q) if q is not None else False
+        return result
