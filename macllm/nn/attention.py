@@ -1,7 +1,7 @@
 """Softmax attention over a cache: multi-head, grouped-query, multi-query; full or sliding window."""
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from macllm.nn.cache import AttentionCache
 from macllm.nn.masks import Mask
@@ -11,7 +11,7 @@ from macllm.nn.rope import RotaryEmbedding
 from macllm.spec import Attention
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(Module):
     """q, k and v from one matrix; rope turns q and k in one call, since their heads lie side by side."""
 
     def __init__(self, spec: Attention, parameters: Parameters, prefix: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from macllm.nn.attention import AttentionBlock
 from macllm.nn.cache import AttentionCache, make_caches
@@ -16,7 +16,7 @@ from macllm.spec import Layer, ModelSpec
 from macllm.weights.tensor import Dense, Stored
 
 
-class LayerBlock(nn.Module):
+class LayerBlock(Module):
     """A mixer and a channel block, each with its norms and its residual."""
 
     def __init__(self, spec: ModelSpec, layer: Layer, parameters: Parameters, prefix: str) -> None:
@@ -35,7 +35,7 @@ class LayerBlock(nn.Module):
         return x + (self.channel_post_norm(y) if self._sandwich else y)
 
 
-class Decoder(nn.Module):
+class Decoder(Module):
     """A language model over token ids."""
 
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:

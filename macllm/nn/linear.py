@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from macllm.weights.tensor import Dense, Packed, Stored, concatenate
 
@@ -22,7 +22,7 @@ class Part:
     width: int
 
 
-class Linear(nn.Module):
+class Linear(Module):
     """``x @ weight.T + bias`` with a plain weight (O, I)."""
 
     def __init__(self, parts: Sequence[Part], weight: mx.array, bias: mx.array | None) -> None:
@@ -41,7 +41,7 @@ class Linear(nn.Module):
         yield from _by_part(self.parts, Dense(self.weight), self.get("bias"))
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(Module):
     """``x @ W.T + bias`` with a quantized W.
 
     From ``dense_rows`` rows of input on, W is dequantized and multiplied by the dense kernel: on CPU the
@@ -77,7 +77,7 @@ class PackedLinear(nn.Module):
         yield from _by_part(self.parts, self.packed, self.get("bias"))
 
 
-class SeparateLinear(nn.Module):
+class SeparateLinear(Module):
     """Several projections of one input whose storage differs; outputs side by side as if they were stacked."""
 
     def __init__(self, members: Sequence["Linear | PackedLinear"]) -> None:
@@ -95,7 +95,7 @@ class SeparateLinear(nn.Module):
 AnyLinear: TypeAlias = Linear | PackedLinear | SeparateLinear
 
 
-class Embedding(nn.Module):
+class Embedding(Module):
     """Rows of a matrix (V, D) by token id; also the head of a model with tied embeddings."""
 
     def __init__(self, table: Linear | PackedLinear, dtype: mx.Dtype) -> None:

@@ -1,14 +1,14 @@
 """Gated feed-forward block."""
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from macllm.nn.activations import gate_function
 from macllm.nn.parameters import Parameters
 from macllm.spec import MLP
 
 
-class MLPBlock(nn.Module):
+class MLPBlock(Module):
     """``down(activation(gate(x)) * up(x))``, gate and up in one matrix."""
 
     def __init__(self, spec: MLP, parameters: Parameters, prefix: str) -> None:

@@ -1,10 +1,10 @@
 """Normalization."""
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Module):
     """``x / rms(x) * weight`` over the last axis (Zhang and Sennrich 2019), accumulated in float32."""
 
     def __init__(self, weight: mx.array, eps: float) -> None:

@@ -3,12 +3,12 @@
 import math
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from macllm.spec import LinearScaling, Llama3Scaling, Rope, TableScaling, YarnScaling
 
 
-class RotaryEmbedding(nn.Module):
+class RotaryEmbedding(Module):
     """Rotates the first ``dims`` of each head by its position."""
 
     def __init__(self, rope: Rope) -> None:

@@ -130,7 +130,9 @@ class SafetensorsCheckpoint:
         file = self._entry(name).file
         arrays = self._loaded.get(file)
         if arrays is None or name not in arrays:
-            arrays = self._loaded[file] = dict(mx.load(str(file)))  # type: ignore[call-overload]
+            loaded = mx.load(str(file))
+            assert isinstance(loaded, dict)  # what a safetensors file gives
+            arrays = self._loaded[file] = loaded
         return arrays.pop(name)
 
     def _companions(self, name: str) -> tuple[str, str]:

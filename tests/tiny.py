@@ -1,0 +1,97 @@
+"""Tiny random models of every native family, written to disk by their original implementation."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BASE = {
+    "vocab_size": 99,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+# name -> (model_type, what differs from BASE)
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-head-dim": ("llama", {"head_dim": 16}),
+    "llama-multi-head": ("llama", {"num_key_value_heads": 6}),
+    "llama-multi-query": ("llama", {"num_key_value_heads": 1}),
+    "llama3-rope": ("llama", {"rope_theta": 500000.0, "rope_scaling": LLAMA3}),
+    "llama-linear-rope": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral-window": ("mistral", {"sliding_window": 8}),
+    "mistral-wide-window": ("mistral", {"sliding_window": 64}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rope_theta": 1000000.0}),
+    "qwen2-yarn": ("qwen2", {"rope_scaling": YARN}),
+    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3-tied": ("qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
+    "qwen3-yarn": ("qwen3", {"head_dim": 16, "rope_scaling": YARN}),
+    "gemma3": ("gemma3_text", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 7}),
+    "gemma3-wide-window": (
+        "gemma3_text",
+        {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 24, "num_key_value_heads": 1},
+    ),
+}
+
+
+def config_of(variant: str) -> dict[str, Any]:
+    """The variant's config, in the form repositories carry."""
+    model_type, changes = VARIANTS[variant]
+    return {**BASE, "model_type": model_type, **changes}
+
+
+def write_reference(variant: str, folder: Path, seed: int = 0) -> Any:
+    """A random float32 model in transformers, saved to ``folder``; returns it in evaluation mode.
+
+    Norms and biases are random too: ones and zeros would hide a missing one.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    values = config_of(variant)
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    config._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(config).to(torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(0.0 if "bias" in name or "gemma" in variant else 1.0, 0.3)
+            else:
+                parameter.normal_(0.0, 0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def tokens(count: int, seed: int = 0) -> list[int]:
+    """Random ids of the tiny vocabulary."""
+    import random
+
+    generator = random.Random(seed)
+    return [generator.randrange(BASE["vocab_size"]) for _ in range(count)]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def variants() -> Iterator[str]:
+    yield from VARIANTS
