@@ -1,0 +1,170 @@
+"""``macllm doctor``: what this machine offers, what macllm makes of it, and what would improve it."""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from macllm import __version__, paths
+from macllm.cli.options import add_json
+from macllm.cli.output import print_json, size
+from macllm.errors import MacllmError
+
+HELP = "Show the device, memory, compute type and libraries that macllm uses here, and what to improve."
+PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub", "tokenizers", "gguf")
+LOW_DISK_BYTES = 5e9  # one 8-billion-parameter model in 4 bits
+OLDEST_MACOS = 14
+FIRST_MACOS_THAT_WIRES = 15
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What :func:`advice` judges; plain, so that every machine's case is tested on one."""
+
+    system: str  # Darwin, Linux
+    machine: str  # arm64, x86_64
+    macos: str  # "15.1", empty elsewhere
+    backend: str
+    blas: str
+    blas_switch: str  # MACLLM_BLAS
+    openblas_installed: bool
+    nvidia: bool  # a driver is loaded
+    free_disk_bytes: int
+    models_dir: str
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shows the report."""
+    report = inspect()
+    if args.json:
+        print_json(report)
+        return 0
+    folder, free = paths.models_dir(), _free_disk(paths.models_dir())
+    rows = [
+        ("backend", report["backend"]),
+        ("device", report["device"]),
+        ("memory", size(report["memory_bytes"])),
+        ("models may take", size(report["memory_limit_bytes"])),
+        ("computes in", report["dtype"]),
+        ("BLAS", report["blas"]),
+        ("system", platform.platform()),
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        ("macllm", __version__),
+        *((package, _version(package)) for package in PACKAGES),
+        ("models", f"{folder} ({size(free)} free)"),
+    ]
+    for label, value in rows:
+        print(f"{label:16} {value}")
+    sentences = advice(_facts(report, folder, free))
+    print()
+    print("\n".join(f"- {sentence}" for sentence in sentences) if sentences else "Nothing to improve.")
+    return 0
+
+
+def inspect() -> dict[str, Any]:
+    """The report as JSON data. Raises MacllmError if MLX cannot be loaded at all."""
+    try:
+        from macllm import backend
+
+        here = backend.current()
+    except ImportError as error:
+        what = " ".join(str(error).split())
+        raise MacllmError(
+            f"MLX cannot be loaded ({what}); install macllm again: pip install -U macllm"
+        ) from error
+    return {
+        "backend": here.name,
+        "device": here.device,
+        "memory_bytes": here.memory_bytes,
+        "memory_limit_bytes": here.memory_limit_bytes,
+        "dtype": here.dtype,
+        "blas": here.blas,
+        "mlx_version": _version("mlx"),
+        "kernels": [],
+    }
+
+
+def advice(facts: Facts) -> list[str]:
+    """One sentence with a remedy for each thing that could be better."""
+    found = []
+    if facts.system == "Darwin":
+        found += _macos_advice(facts)
+    elif facts.backend == "cpu" and facts.nvidia:
+        found.append('An NVIDIA driver is loaded but MLX computes on the CPU: pip install "macllm[cuda]".')
+    if facts.blas == "reference" and facts.backend == "cpu":
+        found.append(_blas_advice(facts))
+    if facts.free_disk_bytes < LOW_DISK_BYTES:
+        found.append(
+            f"Only {size(facts.free_disk_bytes)} are free in {facts.models_dir}: "
+            "remove models with `macllm rm`, or point MACLLM_HOME at another disk."
+        )
+    return found
+
+
+def _macos_advice(facts: Facts) -> list[str]:
+    if facts.machine == "x86_64":
+        return [
+            "This Python runs under Rosetta or on an Intel Mac: MLX needs Apple Silicon and an arm64 Python."
+        ]
+    major = int(facts.macos.split(".")[0]) if facts.macos[:1].isdigit() else 0
+    if major < OLDEST_MACOS:
+        return [
+            f"macOS {facts.macos} is older than what MLX supports: update to macOS {OLDEST_MACOS} or newer."
+        ]
+    if facts.backend != "metal":
+        return ["Metal is not available here (a virtual machine, perhaps): models run on the CPU, slowly."]
+    if major < FIRST_MACOS_THAT_WIRES:
+        return [
+            f"macOS {facts.macos} cannot keep a model's weights in memory between messages: "
+            f"macOS {FIRST_MACOS_THAT_WIRES} or newer answers faster after a pause."
+        ]
+    return []
+
+
+def _blas_advice(facts: Facts) -> str:
+    slow = "MLX uses its slow reference BLAS, so prompts are read about 20 times slower"
+    if facts.blas_switch == "off":
+        return f"{slow}: MACLLM_BLAS=off asks for it; unset it."
+    if not facts.openblas_installed:
+        return f"{slow}: pip install cmeel-openblas."
+    return (
+        f"{slow}: OpenBLAS is installed but cannot be loaded; install the Fortran runtime (libgfortran.so.5)."
+    )
+
+
+def _facts(report: dict[str, Any], folder: Path, free: int) -> Facts:
+    return Facts(
+        system=platform.system(),
+        machine=platform.machine(),
+        macos=platform.mac_ver()[0],
+        backend=report["backend"],
+        blas=report["blas"],
+        blas_switch=os.environ.get("MACLLM_BLAS", ""),
+        openblas_installed=_version("cmeel-openblas") != "not installed",
+        nvidia=Path("/proc/driver/nvidia/version").exists(),
+        free_disk_bytes=free,
+        models_dir=str(folder),
+    )
+
+
+def _free_disk(folder: Path) -> int:
+    """Free bytes where ``folder`` is or will be made."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
