@@ -273,12 +273,14 @@ def pack(codes: Array, bits: int) -> Array:
         return codes
     if bits == 4:
         pairs = codes.view("<u2")
-        return (pairs | pairs >> np.uint16(4)).astype(np.uint8)
+        joined: Array = (pairs | pairs >> np.uint16(4)).astype(np.uint8)
+        return joined
     # Eight codes lie in one 64-bit word, 8 bits apart: close the gaps pairwise, then by fours and eights.
     words = codes.view("<u8")
     for gap, mask in ((3, 0x03FF03FF03FF03FF), (6, 0x000FFFFF000FFFFF), (12, 0x000000FFFFFFFFFF)):
         words = (words | words >> np.uint64(gap)) & np.uint64(mask)
-    return words.view(np.uint8).reshape(*words.shape, 8)[..., :5].reshape(*codes.shape[:-1], -1)
+    packed: Array = words.view(np.uint8).reshape(*words.shape, 8)[..., :5].reshape(*codes.shape[:-1], -1)
+    return packed
 
 
 def mxfp4(data: Array) -> tuple[Array, Array]:

@@ -23,16 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from macllm.errors import CheckpointError
+from macllm.quantization import Quantization
 from macllm.weights.gguf_blocks import UNPACKED_TYPES, mxfp4, pack, unpack
 from macllm.weights.gguf_file import GGUFTensor
-from macllm.weights.tensor import Dense, Packed, Quantization, Stored
+from macllm.weights.tensor import Dense, Packed, Stored
 
 Array: TypeAlias = npt.NDArray[Any]
 
 _AFFINE_BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "Q4_K": 4, "Q5_K": 5}
-_ROUNDED_SCALES = {"Q4_K", "Q5_K"}
+_FLOAT32_SCALES = {"Q4_K", "Q5_K"}
 _GROUP = 32
-_PLAIN = {
+_PLAIN: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: its bits
@@ -52,11 +53,9 @@ def placement(type_name: str, scale_dtype: mx.Dtype = mx.float16, dense_dtype: m
     """What ``read`` makes of a type, in words."""
     if type_name in _AFFINE_BITS:
         form = f"affine {_AFFINE_BITS[type_name]}-bit g{_GROUP}"
-        rounded = type_name in _ROUNDED_SCALES and scale_dtype != mx.float32
+        exact = scale_dtype == mx.float32 or (scale_dtype == mx.float16 and type_name not in _FLOAT32_SCALES)
         return (
-            f"repacked as {form} with {_name(scale_dtype)} scales"
-            if rounded
-            else f"repacked exactly as {form}"
+            f"repacked exactly as {form}" if exact else f"repacked as {form} with {_name(scale_dtype)} scales"
         )
     if type_name == "MXFP4":
         return "repacked exactly as mxfp4"
@@ -74,8 +73,9 @@ def read(
 ) -> Stored:
     """The tensor as MLX keeps it: packed where its type allows, else plain.
 
-    ``scale_dtype``: of the scales and biases of affine matrices, float16 or float32. ``dense_dtype``: of what has
-    to be dequantized, float16, bfloat16 or float32; plain tensors keep the type they are stored in.
+    ``scale_dtype`` is that of the scales and biases of affine matrices, ``dense_dtype`` that of what has to be
+    dequantized: float32, float16 or bfloat16 (8 bits of precision: scales are better in float16). Plain tensors
+    keep the type they are stored in, and a matrix whose scales float16 cannot hold gets float32 ones.
     Raises CheckpointError for a type that nothing can read.
     """
     if tensor.type_name in _AFFINE_BITS:
@@ -98,17 +98,10 @@ def read_dense(tensor: GGUFTensor, dtype: mx.Dtype = mx.float32) -> mx.array:
     result, out = _allocate((tensor.rows, tensor.shape[-1] if tensor.shape else 1), dtype)
 
     def convert(start: int, stop: int) -> None:
-        values, target = decode(tensor.data(start, stop)), out[start:stop]
-        if dtype == mx.bfloat16:
-            _round_to_bfloat16(values, target)
-        else:
-            with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite, as in any conversion
-                target[...] = values.reshape(target.shape)
+        _store(decode(tensor.data(start, stop)), out[start:stop], dtype)
 
     _in_chunks(tensor, convert)
-    if dtype == mx.bfloat16:
-        result = result.view(mx.bfloat16)
-    return result.reshape(tensor.shape)
+    return _typed(result, dtype).reshape(tensor.shape)
 
 
 def _name(dtype: mx.Dtype) -> str:
@@ -120,6 +113,11 @@ def _allocate(shape: tuple[int, ...], dtype: mx.Dtype) -> tuple[mx.array, Array]
     array = mx.zeros(shape, mx.uint16 if dtype == mx.bfloat16 else dtype)
     mx.eval(array)
     return array, np.array(array, copy=False)
+
+
+def _typed(array: mx.array, dtype: mx.Dtype) -> mx.array:
+    """A filled array under its own type."""
+    return array.view(mx.bfloat16) if dtype == mx.bfloat16 else array
 
 
 @cache
@@ -161,9 +159,8 @@ def _read_affine(tensor: GGUFTensor, scale_dtype: mx.Dtype) -> Packed:
         assert groups.biases is not None
         out = words[start:stop]
         out.view(np.uint8)[...] = pack(groups.codes, bits).reshape(stop - start, -1)
-        with np.errstate(over="ignore"):  # looked at below
-            scales_out[start:stop] = groups.scales.reshape(stop - start, -1)
-            biases_out[start:stop] = groups.biases.reshape(stop - start, -1)
+        _store(groups.scales, scales_out[start:stop], scale_dtype)
+        _store(groups.biases, biases_out[start:stop], scale_dtype)
 
     _in_chunks(tensor, repack)
     if scale_dtype == mx.float16 and not (np.isfinite(scales_out).all() and np.isfinite(biases_out).all()):
@@ -236,8 +233,12 @@ def _library_decoder(tensor: GGUFTensor) -> Callable[[Array], Array]:
     return decode
 
 
-def _round_to_bfloat16(values: Array, out: Array) -> None:
-    """Float32 to the bits of bfloat16, to nearest, ties to even; a NaN stays one."""
+def _store(values: Array, out: Array, dtype: mx.Dtype) -> None:
+    """Writes values into a part of what ``_allocate`` gave, rounded to nearest, ties to even."""
+    if dtype != mx.bfloat16:
+        with np.errstate(over="ignore"):  # beyond float16 is infinite, as in any conversion
+            out[...] = values.reshape(out.shape)
+        return
     bits = values.astype(np.float32, copy=False).reshape(out.shape).view(np.uint32)
     upper = bits >> np.uint32(16)
     rounded = bits + (np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16)
