@@ -43,12 +43,12 @@ class Sampling:
         _check("min_p", self.min_p, 0.0, 1.0)
         _check("xtc_probability", self.xtc_probability, 0.0, 1.0)
         _check("xtc_threshold", self.xtc_threshold, 0.0, 0.5)
-        _check("repetition_penalty", self.repetition_penalty, 0.0, above=True)
+        _check("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         _check("repetition_context", self.repetition_context, 0, whole=True)
         _check("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _check("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _check("dry_multiplier", self.dry_multiplier, 0.0)
-        _check("dry_base", self.dry_base, 1.0)
+        _check("dry_multiplier", self.dry_multiplier, 0.0, 100.0)
+        _check("dry_base", self.dry_base, 1.0, 100.0)
         _check("dry_allowed_length", self.dry_allowed_length, 1, whole=True)
         _check("dry_context", self.dry_context, 0, whole=True)
         _check_texts("dry_breakers", self.dry_breakers, "it would end every repeated sequence at once")
@@ -79,16 +79,16 @@ class Limits:
 def _check(
     name: str, value: Any, low: float, high: float = math.inf, *, above: bool = False, whole: bool = False
 ) -> None:
-    """Raises OptionError unless ``value`` is a finite number with ``low <= value <= high``.
+    """Raises OptionError unless ``value`` is a number with ``low <= value <= high``.
 
     ``above`` leaves ``low`` itself out; ``whole`` asks for an integer.
     """
     number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if number:
         inside = low < value <= high if above else low <= value <= high  # false for nan
-        if inside and math.isfinite(value):
+        if inside:
             return
-    noun = "a whole number" if whole else "a finite number"
+    noun = "a whole number" if whole else "a number"
     start = "above" if above else "at least"
     end = f" and at most {high:.16g}" if high != math.inf else ""
     raise OptionError(f"{name}={value!r} is out of range (expected {noun} {start} {low:g}{end})")
