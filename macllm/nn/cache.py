@@ -17,7 +17,9 @@ _STEP = 256  # buffers grow by at least this many tokens
 class Cache(Protocol):
     """What the engine needs of a layer's cache."""
 
-    offset: int
+    @property
+    def offset(self) -> int:
+        """Tokens seen."""
 
     @property
     def nbytes(self) -> int:

@@ -38,6 +38,8 @@ class LayerBlock(Module):
 class Decoder(Module):
     """A language model over token ids."""
 
+    separate_head = True
+
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
         super().__init__()
         self.spec = spec

@@ -1,6 +1,6 @@
 """Builds a model's parameters from a checkpoint: checked by name and shape first, then read one at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -32,14 +32,23 @@ class Placement:
 class CheckpointParameters:
     """Gives blocks their parameters out of a checkpoint (the ``Parameters`` protocol)."""
 
-    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, placement: Placement) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        checkpoint: Checkpoint,
+        naming: Naming,
+        placement: Placement,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Raises CheckpointError for a tensor that is missing, unexpected or of another shape, by name."""
         self._checkpoint = checkpoint
         self._naming = naming
         self._placement = placement
         self._specs = {tensor.name: tensor for tensor in spec.tensors()}
-        self.bytes_read = 0
+        self._progress = progress
+        self._read = 0
         _check(spec, checkpoint, naming)
+        self._total = sum(checkpoint.nbytes(naming.stored(name)) for name in self._specs)
 
     def linear(self, prefix: str, *names: str, bias: bool = False) -> AnyLinear:
         paths = [f"{prefix}.{name}" if prefix else name for name in names]
@@ -48,6 +57,8 @@ class CheckpointParameters:
         biases = [self._vector(f"{path}.bias") for path in paths] if bias else None
         layer = make_linear(parts, stored, biases, self._placement.dense_rows)
         mx.eval(layer.parameters())  # one layer at a time: what was read is free before the next
+        if self._progress is not None:
+            self._progress(self._read, self._total)
         return layer
 
     def embedding(self, name: str) -> Embedding:
@@ -70,7 +81,7 @@ class CheckpointParameters:
         if self._placement.expand:
             return operation.load(Dense(self._read_dense(name, self._placement.dtype)))
         stored = self._checkpoint.read(self._naming.stored(name))
-        self.bytes_read += stored.nbytes
+        self._read += self._checkpoint.nbytes(self._naming.stored(name))
         return operation.load(self._placed(stored))
 
     def _placed(self, stored: Stored) -> Stored:
@@ -84,7 +95,7 @@ class CheckpointParameters:
 
     def _read_dense(self, name: str, dtype: mx.Dtype) -> mx.array:
         stored = self._naming.stored(name)
-        self.bytes_read += self._checkpoint.nbytes(stored)
+        self._read += self._checkpoint.nbytes(stored)
         return self._checkpoint.read_dense(stored, dtype)
 
     def _operation(self, name: str) -> Operation:

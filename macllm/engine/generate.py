@@ -1,0 +1,218 @@
+"""The decode loop: prompt ids in, typed events out. One loop serves every caller.
+
+Step n + 1 is dispatched before the token of step n is read, so the device never waits for Python: token
+choice, penalties and log-probabilities all stay on the device until then.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import mlx.core as mx
+
+from macllm.engine.events import Done, Event, FinishReason, Prefill, Stats, Token, TopLogprob
+from macllm.engine.loading import Loaded
+from macllm.engine.meter import Meter
+from macllm.engine.metrics import Metrics
+from macllm.engine.processors import History, Processors, breaker_tokens
+from macllm.engine.request import Limits, Sampling
+from macllm.engine.sampler import Sampler, top_logprobs
+from macllm.engine.session import Session
+from macllm.engine.text import TextOut
+from macllm.errors import ContextError, InputError
+
+STATS_EVERY_S = 0.125
+CPU_CHUNK, GPU_CHUNK = 256, 2048  # prompt tokens a prefill step
+
+
+class Cancel(Protocol):
+    """Anything with ``is_set``: a ``threading.Event``, say."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One step's outcome, still on the device."""
+
+    token: mx.array  # (1,)
+    logprobs: tuple[mx.array, ...] = ()  # chosen (1,), ids (1, k), theirs (1, k)
+
+    def arrays(self) -> list[mx.array]:
+        return [self.token, *self.logprobs]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What goes with a prompt."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    limits: Limits = field(default_factory=Limits)
+    chunk: int | None = None  # prompt tokens a prefill step; None: the backend's
+    cancel: Cancel | None = None
+    logits: Callable[[mx.array], None] | None = None  # takes logits (n, V) of the prompt, in order
+    all_logits: bool = False  # of every prompt position, not only the last
+
+
+def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: Options) -> Iterator[Event]:
+    """Completes ``prompt``; what ``session`` already holds of it is not computed again.
+
+    Yields Prefill, Token and Stats events, then Done. Closing the iterator, or ``options.cancel``, stops
+    between two steps and leaves the session consistent. Raises ContextError, InputError or OptionError before
+    anything is computed.
+    """
+    limit = _check(loaded, prompt, options.limits)
+    run = _Run(loaded, session, options, prompt)
+    reason: FinishReason = "length"
+    try:
+        yield from run.prefill(prompt)
+        if run.hidden is None:
+            reason = "cancelled"
+        elif limit > 0:
+            reason = yield from run.decode(limit)
+    except Exception:
+        session.reset()  # some layers may have seen a token that others have not
+        raise
+    yield Done(reason, run.text.finish(), run.metrics())
+
+
+def _check(loaded: Loaded, prompt: Sequence[int], limits: Limits) -> int:
+    """The number of tokens that may be produced."""
+    if not prompt:
+        raise InputError("the prompt is empty; give at least one token")
+    wrong = next((token for token in prompt if not 0 <= token < loaded.vocab), None)
+    if wrong is not None:
+        raise InputError(
+            f"the prompt holds token id {wrong}, but the model's ids go from 0 to {loaded.vocab - 1}"
+        )
+    room = loaded.max_context - len(prompt)
+    if room < 0:
+        raise ContextError(
+            f"the prompt has {len(prompt)} tokens and the context of {loaded.name} holds {loaded.max_context}; "
+            "shorten it or start a new conversation"
+        )
+    return room if limits.max_tokens is None else min(limits.max_tokens, room)
+
+
+class _Run:
+    """One generation under way."""
+
+    def __init__(self, loaded: Loaded, session: Session, options: Options, prompt: Sequence[int]) -> None:
+        self.loaded, self.session, self.options = loaded, session, options
+        tokenizer, sampling = loaded.tokenizer, options.sampling
+        breakers: Sequence[int] = ()
+        if sampling.dry_multiplier > 0 and tokenizer is not None:
+            texts = (tokenizer.token_text(token) for token in range(tokenizer.vocab_size))
+            breakers = breaker_tokens(sampling.dry_breakers, texts)
+        self.processors = Processors(sampling, loaded.vocab, breakers)
+        self.sampler = Sampler(sampling, loaded.xtc_keep if sampling.xtc_probability > 0 else ())
+        self.history: History = self.processors.start(prompt)
+        self.text = TextOut(tokenizer, options.limits.stop)
+        self.meter = Meter(loaded.backend, loaded.load_s, len(prompt))
+        self.stop_ids = frozenset() if options.limits.ignore_eos else loaded.stop_ids
+        self.hidden: mx.array | None = None
+
+    def cancelled(self) -> bool:
+        return self.options.cancel is not None and self.options.cancel.is_set()
+
+    def metrics(self) -> Metrics:
+        self.meter.kv_bytes = self.session.kv_bytes
+        return self.meter.metrics()
+
+    def prefill(self, prompt: Sequence[int]) -> Iterator[Event]:
+        """Computes what the session does not hold, a chunk at a time."""
+        session = self.session
+        if self.options.all_logits:
+            session.reset()
+        self.meter.reused = reused = session.prepare(prompt)
+        total = len(prompt)
+        yield Prefill(reused, total, reused)
+        while len(session.tokens) < total and not self.cancelled():
+            part = list(prompt[len(session.tokens) :][: self._chunk(total - len(session.tokens))])
+            hidden = self.loaded.model.hidden(mx.array([part]), session.caches)
+            session.tokens += part
+            last = len(session.tokens) == total
+            self._give_logits(hidden, last)
+            if last:
+                self.hidden = hidden[:, -1:]
+            else:
+                session.evaluate()
+                yield Prefill(len(session.tokens), total, reused)
+        if self.hidden is not None:
+            if self.options.limits.max_tokens == 0:
+                mx.eval(self.hidden)
+                self.meter.prefilled()
+            yield Prefill(total, total, reused)
+
+    def _chunk(self, left: int) -> int:
+        """How many of the ``left`` prompt tokens the next step takes."""
+        default = CPU_CHUNK if self.loaded.backend.name == "cpu" else GPU_CHUNK
+        size = min(self.options.chunk or default, left)
+        if size == left > 1 and not self.loaded.model.separate_head and not self.options.all_logits:
+            return left - 1  # logits of all but the last are never computed, since nobody evaluates them
+        return size
+
+    def _give_logits(self, hidden: mx.array, last: bool) -> None:
+        if self.options.logits is None or not (last or self.options.all_logits):
+            return
+        wanted = hidden if self.options.all_logits else hidden[:, -1:]
+        self.options.logits(self.loaded.model.logits(wanted)[0].astype(mx.float32))
+
+    def decode(self, limit: int) -> Generator[Event, None, FinishReason]:
+        """Yields a Token a step; returns why it ended."""
+        assert self.hidden is not None
+        pending = self._choose(self.hidden)
+        mx.async_eval(pending.arrays())
+        told = time.perf_counter()
+        for count in range(1, limit + 1):
+            following = self._step(pending.token) if count < limit else None
+            token = int(_number(pending.token))
+            if following is not None:
+                self.session.tokens.append(token)  # the step under way has put it into the caches
+            self.meter.token()
+            stopped = token in self.stop_ids
+            yield self._event(token, pending, stopped)
+            if stopped or self.text.stopped:
+                return "stop"
+            if self.cancelled():
+                return "cancelled"
+            if time.perf_counter() - told >= STATS_EVERY_S:
+                told = time.perf_counter()
+                yield Stats(self.metrics())
+            if following is not None:
+                pending = following
+        return "length"
+
+    def _step(self, token: mx.array) -> Choice:
+        """Dispatches the step that follows ``token`` (1,)."""
+        self.history = self.history.append(token)
+        hidden = self.loaded.model.hidden(token[None], self.session.caches)
+        choice = self._choose(hidden)
+        mx.async_eval(choice.arrays())
+        return choice
+
+    def _choose(self, hidden: mx.array) -> Choice:
+        """The next token out of the states (1, 1, D) of the last."""
+        logits = self.loaded.model.logits(hidden)[:, -1]  # (1, V)
+        token = self.sampler(self.processors(logits, self.history))
+        wanted = self.options.limits.logprobs
+        return Choice(token, top_logprobs(logits, token, wanted) if wanted >= 0 else ())
+
+    def _event(self, token: int, choice: Choice, stopped: bool) -> Token:
+        text = "" if stopped else self.text.add(token)
+        if not choice.logprobs:
+            return Token(token, text)
+        chosen, ids, values = choice.logprobs
+        top = tuple(
+            TopLogprob(int(_number(one)), self.text.name(int(_number(one))), _number(value))
+            for one, value in zip(ids[0], values[0], strict=True)
+        )
+        return Token(token, text, _number(chosen), top)
+
+
+def _number(array: mx.array) -> float:
+    """The value of an array of one; waits for it."""
+    value = array.item()
+    assert isinstance(value, int | float)
+    return value

@@ -1,0 +1,136 @@
+"""From a model on disk to a model that answers: placement, parameters, tokenizer, defaults."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from macllm.backend import Backend, apply_limits, current
+from macllm.engine.model import Model
+from macllm.engine.placement import compute_backend, plan
+from macllm.engine.request import Sampling
+from macllm.errors import TokenizerError
+from macllm.nn.decoder import Decoder
+from macllm.spec import ModelSpec
+from macllm.tokenizer.base import Tokenizer
+from macllm.weights.model_files import ModelFiles, open_model
+from macllm.weights.parameters import CheckpointParameters
+
+Progress = Callable[[int, int], None]  # bytes read, bytes of all weights
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with all that a generation needs."""
+
+    name: str
+    path: Path
+    model: Model
+    tokenizer: Tokenizer | None
+    spec: ModelSpec | None  # None where mlx-lm's class runs it
+    backend: Backend
+    vocab: int
+    max_context: int
+    stop_ids: frozenset[int]
+    sampling: Sampling  # the model's own defaults
+    load_s: float
+    config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def xtc_keep(self) -> Sequence[int]:
+        """Tokens that XTC must not take away: line breaks and stop tokens."""
+        if self.tokenizer is None:
+            return sorted(self.stop_ids)
+        return sorted(self.stop_ids | set(self.tokenizer.encode("\n")))
+
+    def require_tokenizer(self) -> Tokenizer:
+        """The tokenizer, or TokenizerError saying what is missing."""
+        if self.tokenizer is None:
+            raise TokenizerError(
+                f"{self.path}: there is no tokenizer; add the model's tokenizer.json, or give token ids (--tokens-in)"
+            )
+        return self.tokenizer
+
+
+def load_model(
+    path: Path, *, name: str | None = None, dtype: str | None = None, progress: Progress | None = None
+) -> Loaded:
+    """Loads a model folder or a GGUF file.
+
+    ``dtype`` overrides the backend's compute type. A folder without any tokenizer file loads: it can be used
+    with token ids. Raises ConfigError, CheckpointError, TokenizerError, MemoryLimitError or OptionError.
+    """
+    start = time.perf_counter()
+    files = open_model(path)
+    backend = compute_backend(current(dtype), files.spec if files.native else None, dtype is not None)
+    apply_limits(backend)
+    tokenizer = _tokenizer(files)
+    model = _native(files, backend, progress) if files.native else _fallback(files, backend)
+    spec = files.spec if files.native else None
+    vocab = spec.vocab if spec is not None else int(files.config["vocab_size"])
+    context = (
+        spec.max_context if spec is not None else int(files.config.get("max_position_embeddings", 2**20))
+    )
+    return Loaded(
+        name=name or path.stem,
+        path=path,
+        model=model,
+        tokenizer=tokenizer,
+        spec=spec,
+        backend=backend,
+        vocab=vocab,
+        max_context=context,
+        stop_ids=_stop_ids(files, tokenizer),
+        sampling=default_sampling(files.generation_config),
+        load_s=time.perf_counter() - start,
+        config=files.config,
+    )
+
+
+def default_sampling(generation_config: Mapping[str, Any]) -> Sampling:
+    """A model's own settings, from its generation config; greedy where it says nothing."""
+    if generation_config.get("do_sample") is False:
+        return Sampling()
+    keys = {
+        "temperature": "temperature",
+        "top_k": "top_k",
+        "top_p": "top_p",
+        "min_p": "min_p",
+        "repetition_penalty": "repetition_penalty",
+    }
+    given = {
+        ours: generation_config[theirs] for theirs, ours in keys.items() if generation_config.get(theirs)
+    }
+    return Sampling(**given)
+
+
+def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> Model:
+    from macllm.engine.placement import DTYPES
+
+    checkpoint = files.checkpoint(DTYPES[backend.dtype])
+    chosen = plan(files.spec, checkpoint, files.naming, backend)
+    parameters = CheckpointParameters(files.spec, checkpoint, files.naming, chosen.placement, progress)
+    return Decoder(files.spec, parameters)
+
+
+def _fallback(files: ModelFiles, backend: Backend) -> Model:
+    from macllm.engine.fallback import load_fallback
+
+    return load_fallback(files, backend)
+
+
+def _tokenizer(files: ModelFiles) -> Tokenizer | None:
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    if files.gguf is None and not any((files.path / name).exists() for name in names):
+        return None if not any(files.path.glob("*.tiktoken")) else files.tokenizer()
+    return files.tokenizer()
+
+
+def _stop_ids(files: ModelFiles, tokenizer: Tokenizer | None) -> frozenset[int]:
+    """All that ends a reply: by the config, the generation config, the tokenizer and its template."""
+    found: set[int] = set(tokenizer.stop_ids) if tokenizer is not None else set()
+    for values in (files.config, files.generation_config):
+        entry = values.get("eos_token_id")
+        found |= set(entry) if isinstance(entry, list) else {entry} if isinstance(entry, int) else set()
+    return frozenset(found)

@@ -1,0 +1,61 @@
+"""Decides, before anything is read, how a model's weights lie in memory and whether they fit."""
+
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from macllm import sizes
+from macllm.backend import Backend, check_fits
+from macllm.spec import ModelSpec
+from macllm.weights.checkpoint import Checkpoint
+from macllm.weights.names import Naming
+from macllm.weights.parameters import CPU_DENSE_ROWS, Placement
+
+EXPAND_SHARE = 0.5  # of the memory limit that expanded weights may take on CPU
+CONTEXT_AT_LOAD = 4096  # tokens of KV cache that must fit beside the weights
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The placement and the bytes it comes to."""
+
+    placement: Placement
+    weight_bytes: int
+    needed_bytes: int
+
+
+def plan(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, backend: Backend) -> Plan:
+    """The fastest placement that fits.
+
+    On CPU dense float32 beats packed weights in prefill and in decoding (a packed product runs on one core),
+    so packed weights are expanded where half the memory holds them. On a GPU they stay packed: reading fewer
+    bytes is what decoding is about. Raises MemoryLimitError where nothing fits.
+    """
+    dtype = DTYPES[backend.dtype]
+    expanded = spec.parameters * dtype.size
+    expand = backend.name == "cpu" and expanded <= EXPAND_SHARE * backend.memory_limit_bytes
+    dense_rows = CPU_DENSE_ROWS if backend.name == "cpu" else None
+    weights = expanded if expand else _as_stored(spec, checkpoint, naming, dtype.size)
+    context = min(CONTEXT_AT_LOAD, spec.max_context)
+    needed = sizes.working_bytes(spec, weights, context, dtype.size)
+    check_fits(needed, f"{checkpoint.label} with a context of {context} tokens", backend)
+    return Plan(Placement(dtype, expand, None if expand else dense_rows), weights, needed)
+
+
+def compute_backend(backend: Backend, spec: ModelSpec | None, forced: bool) -> Backend:
+    """The backend with a type that this model can be computed in: some overflow float16."""
+    if not forced and spec is not None and spec.needs_bfloat16_range and backend.dtype == "float16":
+        return replace(backend, dtype="bfloat16")
+    return backend
+
+
+def _as_stored(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, value_bytes: int) -> int:
+    """Bytes of the weights where packed ones stay packed; plain ones are held in the compute type."""
+    present = set(checkpoint.names())
+    total = 0
+    for tensor in spec.tensors():
+        stored = naming.stored(tensor.name)
+        plain = tensor.size * value_bytes
+        total += min(checkpoint.nbytes(stored), plain) if stored in present and tensor.quantizable else plain
+    return total

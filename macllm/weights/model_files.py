@@ -1,0 +1,142 @@
+"""A model on disk, whatever its format: config, names, weights, and where its tokenizer comes from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from macllm.errors import ConfigError, SourceError
+from macllm.families import is_native, spec_from_config
+from macllm.quantization import Quantization, QuantizationPlan
+from macllm.spec import ModelSpec
+from macllm.weights import names
+from macllm.weights.names import Naming
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+    from macllm.tokenizer.base import Tokenizer
+    from macllm.weights.checkpoint import Checkpoint
+    from macllm.weights.gguf_file import GGUFFile
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The parts of one model. Nothing but the config is read until asked for."""
+
+    path: Path
+    config: Mapping[str, Any]  # as Hugging Face writes it; made from the metadata for a GGUF
+    gguf: "GGUFFile | None" = None
+
+    @property
+    def label(self) -> str:
+        """Where the config comes from, for messages."""
+        return str(self.path if self.gguf is not None else self.path / "config.json")
+
+    @property
+    def native(self) -> bool:
+        return is_native(self.config)
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Raises ConfigError where the architecture or a value is not supported."""
+        return spec_from_config(self.config, self.label)
+
+    @cached_property
+    def plan(self) -> QuantizationPlan:
+        """How a folder's matrices are quantized, by stored module name."""
+        return (
+            QuantizationPlan()
+            if self.gguf is not None
+            else QuantizationPlan.from_config(self.config, self.label)
+        )
+
+    @cached_property
+    def generation_config(self) -> Mapping[str, Any]:
+        """``generation_config.json``; empty where there is none."""
+        file = self.path / "generation_config.json"
+        return _read_json(file) if self.gguf is None and file.exists() else {}
+
+    @property
+    def naming(self) -> Naming:
+        if self.gguf is not None:
+            return names.gguf(self.spec, self.gguf.metadata["general.architecture"])
+        return names.hugging_face(self.spec)
+
+    def formats(self) -> dict[str, Quantization | None]:
+        """The packing of each quantizable tensor of a folder by canonical name, known from the config alone."""
+        naming = self.naming
+        return {
+            tensor.name: self.plan.of(naming.stored(tensor.name).removesuffix(".weight"))
+            for tensor in self.spec.tensors()
+            if tensor.quantizable
+        }
+
+    def checkpoint(self, dtype: "mx.Dtype") -> "Checkpoint":
+        """The weights; ``dtype`` is what a GGUF's scales and plain tensors come in. Raises CheckpointError."""
+        if self.gguf is not None:
+            from macllm.weights.gguf_checkpoint import GGUFCheckpoint
+
+            return GGUFCheckpoint(self.gguf, dtype)
+        from macllm.weights.safetensors import SafetensorsCheckpoint
+
+        return SafetensorsCheckpoint(self.path, self.config)
+
+    def tokenizer(self) -> "Tokenizer":
+        """Raises TokenizerError where it is missing or unreadable."""
+        if self.gguf is not None:
+            from macllm.paths import cache_dir
+            from macllm.tokenizer.gguf import from_gguf_metadata
+
+            return from_gguf_metadata(self.gguf.metadata, cache_dir() / "tokenizers")
+        from macllm.tokenizer.load import load_tokenizer
+
+        return load_tokenizer(self.path)
+
+
+def open_model(path: Path) -> ModelFiles:
+    """Opens a model folder, a folder with one GGUF, or a GGUF file.
+
+    Raises SourceError, ConfigError or CheckpointError: one sentence with the path and what to do.
+    """
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise SourceError(
+                f"{path}: this is not a model (expected a folder with config.json, or a .gguf file)"
+            )
+        return _open_gguf(path)
+    if not path.is_dir():
+        raise SourceError(f"{path}: there is no such file or folder; `macllm list` shows what is installed")
+    config = path / "config.json"
+    if config.exists():
+        return ModelFiles(path, _read_json(config))
+    files = sorted(
+        file for file in path.glob("*.gguf") if "-of-" not in file.name or "-00001-of-" in file.name
+    )
+    if len(files) == 1:
+        return _open_gguf(files[0])
+    if files:
+        raise SourceError(
+            f"{path}: it holds {len(files)} GGUF files; name one of them, for example {files[0]}"
+        )
+    raise ConfigError(f"{path}: there is no config.json and no .gguf file; name a folder that holds a model")
+
+
+def _open_gguf(path: Path) -> ModelFiles:
+    from macllm.weights.gguf_config import hf_config
+    from macllm.weights.gguf_file import GGUFFile
+
+    file = GGUFFile.open(path)
+    return ModelFiles(path, hf_config(file.metadata, file.tensors), file)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: this is not valid JSON ({error}); download it again") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: this is not a JSON object; download it again")
+    return values
