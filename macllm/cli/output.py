@@ -38,7 +38,7 @@ def size(count: int | float) -> str:
         if abs(value) < 999.5:
             break
         value, unit = value / 1000, larger
-    digits = 1 if unit not in ("bytes", "kB") and abs(value) < 99.95 else 0
+    digits = 1 if unit != "bytes" and abs(value) < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
 
 
