@@ -275,10 +275,10 @@ def pack(codes: Array, bits: int) -> Array:
         pairs = codes.view("<u2")
         joined: Array = (pairs | pairs >> np.uint16(4)).astype(np.uint8)
         return joined
-    # Eight codes lie in one 64-bit word, 8 bits apart: close the gaps pairwise, then by fours and eights.
+    # Eight codes lie in one 64-bit word, 8 bits apart: close the gaps of pairs, then of fours, then of the eight.
     words = codes.view("<u8")
-    for gap, mask in ((3, 0x03FF03FF03FF03FF), (6, 0x000FFFFF000FFFFF), (12, 0x000000FFFFFFFFFF)):
-        words = (words | words >> np.uint64(gap)) & np.uint64(mask)
+    for width, gap, low in ((8, 3, 0x001F001F001F001F), (16, 6, 0x000003FF000003FF), (32, 12, 0xFFFFF)):
+        words = words & np.uint64(low) | (words & np.uint64(low << width)) >> np.uint64(gap)
     packed: Array = words.view(np.uint8).reshape(*words.shape, 8)[..., :5].reshape(*codes.shape[:-1], -1)
     return packed
 

@@ -50,7 +50,7 @@ _MAX_THREADS = 8
 
 
 def placement(type_name: str, scale_dtype: mx.Dtype = mx.float16, dense_dtype: mx.Dtype = mx.float16) -> str:
-    """What ``read`` makes of a type, in words."""
+    """What ``read`` makes of a matrix of a type, in words."""
     if type_name in _AFFINE_BITS:
         form = f"affine {_AFFINE_BITS[type_name]}-bit g{_GROUP}"
         exact = scale_dtype == mx.float32 or (scale_dtype == mx.float16 and type_name not in _FLOAT32_SCALES)
@@ -78,9 +78,10 @@ def read(
     keep the type they are stored in, and a matrix whose scales float16 cannot hold gets float32 ones.
     Raises CheckpointError for a type that nothing can read.
     """
-    if tensor.type_name in _AFFINE_BITS:
+    is_matrix = len(tensor.shape) > 1  # MLX has no packed vectors
+    if is_matrix and tensor.type_name in _AFFINE_BITS:
         return _read_affine(tensor, scale_dtype)
-    if tensor.type_name == "MXFP4":
+    if is_matrix and tensor.type_name == "MXFP4":
         return _read_mxfp4(tensor)
     if tensor.type_name in _PLAIN and tensor.type_name != "F64":
         return Dense(_read_plain(tensor))
@@ -92,7 +93,7 @@ def read_dense(tensor: GGUFTensor, dtype: mx.Dtype = mx.float32) -> mx.array:
 
     In float32 the values are exactly those of ``gguf.quants.dequantize``.
     """
-    if _STORED.get(tensor.type_name) == dtype:
+    if tensor.type_name in _STORED and _STORED[tensor.type_name] == dtype:
         return _read_plain(tensor)
     decode = _decoder(tensor)
     result, out = _allocate((tensor.rows, tensor.shape[-1] if tensor.shape else 1), dtype)
@@ -170,8 +171,8 @@ def _read_affine(tensor: GGUFTensor, scale_dtype: mx.Dtype) -> Packed:
     lead = tensor.shape[:-1]
     return Packed(
         weight.reshape(*lead, -1),
-        scales.reshape(*lead, -1),
-        biases.reshape(*lead, -1),
+        _typed(scales, scale_dtype).reshape(*lead, -1),
+        _typed(biases, scale_dtype).reshape(*lead, -1),
         Quantization(bits, _GROUP),
     )
 
