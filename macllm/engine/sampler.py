@@ -111,8 +111,8 @@ def nucleus_floor(scaled: mx.array, target: mx.array, block: int) -> mx.array:
     scaled = mx.sort(scaled, axis=-1)
     larger = above + mx.cumsum(mx.exp(scaled), axis=-1, reverse=True, inclusive=False)
     dropped = (larger >= target).sum(axis=-1, keepdims=True)
-    # at most all but one: rounding can put the target just below the weight above the last block
-    return mx.take_along_axis(scaled, mx.minimum(dropped, scaled.shape[-1] - 1), axis=-1)
+    # never all: above stays below the target, and nothing in the last block is larger than its largest
+    return mx.take_along_axis(scaled, dropped, axis=-1)
 
 
 def exclude_top(scaled: mx.array, probability: float, threshold: float, keep: mx.array) -> mx.array:

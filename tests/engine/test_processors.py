@@ -86,7 +86,7 @@ def test_dry_measures_up_to_its_cap_and_stays_finite():
 
 @given(
     row=rows,
-    prompt=texts,
+    prompt=st.one_of(texts, repeated),
     added=st.lists(st.integers(0, VOCAB - 1), max_size=12),
     context=st.sampled_from([0, 1, 5, 64]),
     dry_context=st.sampled_from([0, 7, 40]),
@@ -215,6 +215,7 @@ TEXT = [1, 2, 3, 1, 2, 3, 1, 2]
         ({"dry_base": 3.0}, {"dry_multiplier": 1.0}),
         ({"dry_allowed_length": 1}, {"dry_multiplier": 1.0}),
         ({"dry_context": 4}, {"dry_multiplier": 1.0}),
+        ({"dry_context": 4}, {"dry_multiplier": 1.0, "repetition_penalty": 1.1}),
     ],
 )
 def test_every_option_changes_the_logits(changed, base):

@@ -143,6 +143,11 @@ def test_halving_finds_what_sorting_finds(row, share, repeat):
         assert nucleus_floor(values, target, block).item() == sorted_whole.item()
 
 
+def test_what_reaches_the_share_exactly_is_enough():
+    values, target = mx.array([[0.0, -1.0, 0.0, -2.0]]), mx.array([[2.0]])
+    assert [nucleus_floor(values, target, block).item() for block in (1, 4)] == [0.0, 0.0]
+
+
 def test_ties_at_the_edge_stay_together():
     row = mx.array([1.0, 3.0, 1.0, 1.0, 0.0])
     for chosen in (Sampling(temperature=1.0, top_k=2), Sampling(temperature=1.0, top_p=0.8)):

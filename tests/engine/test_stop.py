@@ -53,6 +53,7 @@ def test_one_stop_string_is_what_find_says():
     ("stops", "text", "expected"),
     [
         (["bc", "abc"], "xabc", ("x", "abc")),  # completed by one character: the longest
+        (["abc", "bc"], "xabc", ("x", "abc")),
         (["abcX", "bc"], "abcX", ("a", "bc")),  # completed first, though the other began before it
         (["aab"], "aaab", ("a", "aab")),  # a false start of the stop string inside itself
         (["\n\nUser:"], "Hi\n\nUse", ("Hi\n\nUse", None)),
