@@ -55,6 +55,7 @@ class MappedFile:
     """A file mapped read-only. The mapping lives as long as somebody holds a view of it."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.name = path.name
         try:
             with path.open("rb") as file:

@@ -165,9 +165,7 @@ def _read_affine(tensor: GGUFTensor, scale_dtype: mx.Dtype) -> Packed:
 
     _in_chunks(tensor, repack)
     if scale_dtype == mx.float16 and not (np.isfinite(scales_out).all() and np.isfinite(biases_out).all()):
-        return _read_affine(
-            tensor, mx.float32
-        )  # a scale that float16 cannot hold: rare, and never made infinite
+        return _read_affine(tensor, mx.float32)  # float16 cannot hold them: rare, but never made infinite
     lead = tensor.shape[:-1]
     return Packed(
         weight.reshape(*lead, -1),

@@ -55,6 +55,10 @@ def encode(values: np.ndarray, type_name: str, rng: np.random.Generator) -> np.n
         for offset, scale in _SCALES.get(type_name, ()):
             scales = (scale * rng.uniform(0.5, 1.5, len(blocks))).astype("<f2")
             blocks[:, offset : offset + 2] = scales.view(np.uint8).reshape(-1, 2)
+        if type_name == "IQ1_M":  # its one scale is spread over the top four bits of four 16-bit fields
+            bits = (8e-3 * rng.uniform(0.5, 1.5, (len(blocks), 1))).astype("<f2").view("<u2")
+            fields = blocks[:, 48:].view("<u2")
+            fields[...] = fields & 0x0FFF | (bits >> np.arange(0, 16, 4, dtype="<u2") & 15) << 12
         return blocks.reshape(*values.shape[:-1], -1)
 
 
@@ -63,7 +67,8 @@ def decode(data: np.ndarray, type_name: str) -> np.ndarray:
     kind = Type[type_name]
     if type_name in ("F32", "F16"):
         return data.view(np.float32 if type_name == "F32" else np.float16).astype(np.float32)
-    return dequantize(data, kind)
+    with np.errstate(over="ignore"):
+        return dequantize(data, kind)
 
 
 def write_gguf(
