@@ -3,7 +3,10 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from macllm.engine.metrics import Metrics
 
 
 def print_json(value: Any) -> None:
@@ -40,6 +43,20 @@ def size(count: int | float) -> str:
         value, unit = value / 1000, larger
     digits = 1 if unit != "bytes" and abs(value) < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
+
+
+def figures(m: "Metrics") -> str:
+    """The line under a reply."""
+    parts = [f"{m.prompt_tokens} prompt tokens" + (f" ({m.reused_tokens} reused)" if m.reused_tokens else "")]
+    if m.prefill_tps:
+        parts.append(f"{m.prefill_tps:.0f} tok/s prefill")
+    if m.decode_tokens:
+        parts.append(f"first token {m.ttft_s:.2f} s")
+        parts.append(f"{m.decode_tokens} tokens")
+    if m.decode_tps:
+        parts.append(f"{m.decode_tps:.1f} tok/s")
+    parts.append(f"{m.peak_memory_bytes / 1e9:.2f} GB peak")
+    return " · ".join(parts)
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:

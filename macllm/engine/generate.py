@@ -71,7 +71,9 @@ def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: O
             reason = "cancelled"
         elif limit > 0:
             reason = yield from run.decode(limit)
-    except Exception:
+    except GeneratorExit:  # the caller has enough; between two events all layers agree
+        raise
+    except BaseException:
         session.reset()  # some layers may have seen a token that others have not
         raise
     yield Done(reason, run.text.finish(), run.metrics())

@@ -1,0 +1,156 @@
+"""``macllm generate``: completes one prompt, to text, JSON or logits."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, sampling_from
+from macllm.cli.output import figures, print_json
+from macllm.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from macllm.api import LLM, Generation
+
+HELP = "Complete one prompt: text as it comes, or one JSON object with tokens and figures."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    parser.add_argument("model", metavar="MODEL", help="an installed or catalogue name, a repository, a path")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt; without it stdin is read")
+    source.add_argument("--tokens-in", metavar="FILE", help="a JSON list of token ids instead of a text")
+    parser.add_argument("--system-prompt", metavar="TEXT", help="what the model is told to be")
+    parser.add_argument(
+        "--raw", action="store_true", help="continue the text itself, without the chat template"
+    )
+    parser.add_argument(
+        "--logits", metavar="FILE", help="write the float32 logits of the last prompt token (.npy)"
+    )
+    parser.add_argument(
+        "--all-logits", action="store_true", help="with --logits: of every prompt token (L, V)"
+    )
+    parser.add_argument("--prefill-step-size", type=_positive, metavar="N", help="prompt tokens a step")
+    add_dtype(parser)
+    add_json(parser)
+    add_sampling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads the model, completes the prompt, shows the result."""
+    if args.all_logits and not args.logits:
+        raise OptionError("--all-logits goes with --logits FILE, which says where to write them")
+    prompt = _prompt(args)
+    from macllm.cli.loading import load
+
+    llm = load(args.model, args.dtype)
+    generation = _generate(llm, prompt, args)
+    if args.json:
+        print_json(_as_json(generation))
+    else:
+        print()
+        print(figures(generation.metrics), file=sys.stderr)
+    return 0
+
+
+def _prompt(args: argparse.Namespace) -> str | list[int]:
+    """The prompt's text, or its ids."""
+    if args.tokens_in:
+        if args.system_prompt or args.raw:
+            raise OptionError("--tokens-in gives the whole prompt; leave --system-prompt and --raw out")
+        return _read_ids(Path(args.tokens_in))
+    if args.raw and args.system_prompt:
+        raise OptionError("--raw has no chat template to put --system-prompt into; put it into the text")
+    text: str = args.prompt if args.prompt is not None else sys.stdin.read()
+    if not text:
+        raise InputError("the prompt is empty; give one with -p TEXT or on stdin")
+    return text
+
+
+def _read_ids(file: Path) -> list[int]:
+    try:
+        ids = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file}: this is not JSON ({error}); expected a list of token ids such as [1, 2, 3]"
+        ) from None
+    if (
+        not isinstance(ids, list)
+        or not ids
+        or any(isinstance(i, bool) or not isinstance(i, int) for i in ids)
+    ):
+        raise InputError(f"{file}: expected a JSON list of token ids such as [1, 2, 3]")
+    return ids
+
+
+def _generate(llm: "LLM", prompt: str | list[int], args: argparse.Namespace) -> "Generation":
+    from macllm.api import collect
+    from macllm.engine.generate import Options, generate
+    from macllm.engine.session import Session
+
+    messages: Any = prompt
+    if isinstance(prompt, str) and args.system_prompt:
+        messages = [{"role": "system", "content": args.system_prompt}, {"role": "user", "content": prompt}]
+    logits: list[Any] = []
+    options = Options(
+        sampling_from(args, llm.sampling),
+        limits_from(args),
+        chunk=args.prefill_step_size,
+        logits=logits.append if args.logits else None,
+        all_logits=args.all_logits,
+    )
+    events = generate(llm.loaded, Session(llm.loaded.model), llm.encode(messages, raw=args.raw), options)
+    generation = collect(events if args.json else _printed(events))
+    if args.logits:
+        _write_logits(Path(args.logits), logits, every=args.all_logits)
+    return generation
+
+
+def _printed(events: Any) -> Any:
+    """The same events; their text goes to stdout as it comes."""
+    for event in events:
+        text = getattr(event, "text", "")
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        yield event
+
+
+def _write_logits(file: Path, parts: list[Any], *, every: bool) -> None:
+    """Writes (L, V) or (V,) float32, whole or not at all."""
+    import numpy as np
+
+    logits = np.concatenate([np.array(part) for part in parts])
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as stream:
+        np.save(stream, logits if every else logits[-1])
+    partial.replace(file)
+
+
+def _as_json(generation: "Generation") -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "text": generation.text,
+        "tokens": generation.tokens,
+        "finish_reason": generation.finish_reason,
+        "metrics": generation.metrics.as_dict(),
+    }
+    if generation.logprobs is not None and generation.top_logprobs is not None:
+        result["logprobs"] = [
+            {
+                "id": token,
+                "logprob": value,
+                "top": [{"id": t.id, "text": t.text, "logprob": t.logprob} for t in top],
+            }
+            for token, value, top in zip(
+                generation.tokens, generation.logprobs, generation.top_logprobs, strict=True
+            )
+        ]
+    return result
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
