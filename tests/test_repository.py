@@ -173,7 +173,7 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
 def test_ci_runs_the_commands_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    commands = re.findall(r"^check_reply '(.*)'$", ci, re.MULTILINE)
+    commands = re.findall(r"^check_reply \S+ '(.*)'$", ci, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
         assert command in readme

@@ -11,7 +11,8 @@ from macllm.cli.output import size
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-_MIN_LINE_S = 10.0  # of work with an unknown total, between two lines
+_QUIET_S = 1.0  # no line before that and none sooner after another: what is done at once needs none
+_LINE_S = 10.0  # between two lines of work with an unknown total
 
 
 class Progress:
@@ -68,15 +69,17 @@ class Progress:
     def _show_line(self, now: float) -> None:
         if self._total:
             tenth = min(10, self._done * 10 // self._total)
-            if tenth <= self._shown:
+            last = tenth == 10 and self._shown >= 0  # whoever saw it begin sees it end
+            if tenth <= self._shown or (now - self._shown_at < _QUIET_S and not last):
                 return
             self._shown = tenth
             head = f"{self._label}: {tenth * 10} % of {_amount(self._total, self._unit)}"
         else:
-            if self._shown >= 0 and now - self._shown_at < _MIN_LINE_S:
+            if now - self._shown_at < (_LINE_S if self._shown >= 0 else _QUIET_S):
                 return
-            self._shown, self._shown_at = self._done, now
+            self._shown = self._done
             head = f"{self._label}: {_amount(self._done, self._unit)}"
+        self._shown_at = now
         print(head + self._pace(now), file=sys.stderr, flush=True)
 
     def _pace(self, now: float) -> str:

@@ -70,6 +70,7 @@ class Clock:
 def test_off_a_terminal_there_is_a_line_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with Progress("Downloading starter", 200_000_000, clock=clock) as progress:
+        clock.now += 2.0  # the connection
         for done in range(0, 200_000_001, 1_000_000):
             progress.update(done)
             clock.now += 0.1
@@ -80,6 +81,28 @@ def test_off_a_terminal_there_is_a_line_each_tenth(capsys: pytest.CaptureFixture
     assert lines[0] == "Downloading starter: 0 % of 200 MB"
     assert lines[5] == "Downloading starter: 50 % of 200 MB, 10.0 MB/s, 10 s left"
     assert lines[10] == "Downloading starter: 100 % of 200 MB, 10.0 MB/s"
+
+
+def test_work_that_is_done_at_once_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Progress("Loading", 100, clock=clock) as progress:
+        for done in range(101):
+            progress.update(done)
+            clock.now += 0.009
+    assert capsys.readouterr().err == ""
+
+
+def test_fast_work_gives_a_line_a_second_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Progress("Loading", 250, unit="tensors", clock=clock) as progress:
+        for done in range(251):
+            progress.update(done)
+            clock.now += 0.01
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "Loading: 40 % of 250 tensors",
+        "Loading: 80 % of 250 tensors",
+        "Loading: 100 % of 250 tensors",
+    ]
 
 
 def test_what_a_resumed_download_had_does_not_count_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,8 +121,8 @@ def test_without_a_total_a_line_comes_now_and_then(capsys: pytest.CaptureFixture
             progress.update(done * 5)
             clock.now += 0.5
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "Reading: 0 tokens"
-    assert lines[1] == "Reading: 100 tokens, 10 tokens/s"
+    assert lines[0] == "Reading: 10 tokens, 10 tokens/s"
+    assert lines[1] == "Reading: 110 tokens, 10 tokens/s"
     assert len(lines) == 5
 
 
