@@ -33,14 +33,21 @@ def explained(source: HubSource) -> Iterator[None]:
     except hub.HFValidationError as error:
         raise SourceError(f"'{source}' does not name a repository of the hub; give org/name") from error
     except (hub.FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL, httpx2.DecodingError) as error:
-        raise DownloadError(
-            f"{source}: {_hub()} does not answer as a Hugging Face hub does; check HF_ENDPOINT, a proxy or a login"
-            " page of the network"
-        ) from error
+        raise not_a_hub(source) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise DownloadError(f"{source}: the disk of the cache is full; free some space and {RESUME}") from error
+        raise DownloadError(
+            f"{source}: the disk of the cache is full; free some space and {RESUME}"
+        ) from error
+
+
+def not_a_hub(source: HubSource) -> DownloadError:
+    """Something answered that does not speak the hub's API."""
+    return DownloadError(
+        f"{source}: {_hub()} does not answer as a Hugging Face hub does; check HF_ENDPOINT, a proxy or a login page of"
+        " the network"
+    )
 
 
 def unreachable(source: HubSource, error: BaseException) -> DownloadError:
@@ -56,7 +63,9 @@ def unreachable(source: HubSource, error: BaseException) -> DownloadError:
         error.__cause__ if type(error).__name__ == "RevisionResolutionError" and error.__cause__ else error
     )
     reason = " ".join(str(cause).split()) or type(cause).__name__
-    return DownloadError(f"{source}: {_hub()} cannot be reached ({reason}); check the connection and {RESUME}")
+    return DownloadError(
+        f"{source}: {_hub()} cannot be reached ({reason}); check the connection and {RESUME}"
+    )
 
 
 def _answered(source: HubSource, error: Exception) -> MacllmError:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from macllm.errors import DownloadError
 from macllm.hub import cache
 from macllm.hub.choice import Choice, RemoteFile, choose
+from macllm.hub.http import CONNECT_S
 from macllm.hub.hub_body import open_file
-from macllm.hub.hub_errors import explained, unreachable
+from macllm.hub.hub_errors import explained, not_a_hub, unreachable
 from macllm.hub.progress import Meter, Planned, Report, ignore
 from macllm.hub.source import HubSource
 from macllm.hub.store import StoredFile
@@ -98,11 +99,15 @@ def download(
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         api = HfApi(library_name="macllm")
-        revision = api.resolve_revision(source.repo, revision=source.revision)
         try:
+            # first, because it fails at once without a connection where the others try for half a minute
+            api.model_info(source.repo, revision=source.revision, timeout=CONNECT_S)
+            revision = api.resolve_revision(source.repo, revision=source.revision)
             files = _listing(api, source.repo, revision.resolved)
         except (httpx2.TransportError, OfflineModeIsEnabled) as error:
-            return _from_cache(source, revision.resolved, error)
+            return _from_cache(api, source, error)
+        except (KeyError, TypeError, AssertionError) as error:
+            raise not_a_hub(source) from error  # the client takes the answer's shape for granted
         plan = _Plan(source, revision, choose(source, files))
         _check_sums(plan, sums or {})
         missing = plan.missing()
@@ -181,11 +186,15 @@ def _check_sums(plan: _Plan, sums: Mapping[str, str]) -> None:
             )
 
 
-def _from_cache(source: HubSource, commit: str, error: Exception) -> Fetched:
+def _from_cache(api: "HfApi", source: HubSource, error: Exception) -> Fetched:
     """The copy that an earlier download left, by macllm or another tool; raises DownloadError unless complete."""
     from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
 
+    try:
+        commit = api.resolve_revision(source.repo, revision=source.revision, local_files_only=True).resolved
+    except RevisionResolutionError:
+        raise unreachable(source, error) from error
     folder = cache.snapshot_folder(source.repo, commit)
     here = {
         str(path.relative_to(folder)): path.stat().st_size
