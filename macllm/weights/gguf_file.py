@@ -223,7 +223,7 @@ class _Header:
         magic = self.file.bytes[:4]
         if magic != _MAGIC:
             raise CheckpointError(
-                f"{self.file.name}: it is not a GGUF file (it starts with {magic!r}, not {_MAGIC!r})"
+                f"{self.file.name}: it is not a GGUF file, it starts with {magic!r}; download it again"
             )
         self.at = 4
         version = self._number(_U32, "the version")

@@ -212,7 +212,7 @@ def with_key(kind: int, value: bytes, key: str = "k") -> Hand:
 TWO = [Info(), Info("v", offset=256)]
 HUGE = struct.pack("<Q", 2**63 - 1)
 DAMAGED: dict[str, tuple[Hand, str]] = {
-    "magic": (Hand(magic=b"GGML"), r"not a GGUF file \(it starts with b'GGML'"),
+    "magic": (Hand(magic=b"GGML"), "not a GGUF file, it starts with b'GGML'"),
     "version 1": (Hand(version=1), "GGUF version 1 is not supported"),
     "version 4": (Hand(version=4), "GGUF version 4 is not supported"),
     "big-endian": (Hand(version=3 << 24), "big-endian"),
@@ -258,7 +258,7 @@ def test_damage_is_named(name: str, tmp_path: Path) -> None:
         tracemalloc.stop()
     said = str(caught.value)
     assert said.startswith("model.gguf: ")
-    assert "download" in said or "get " in said or "newer" in said or name == "magic"
+    assert "download" in said or "get " in said or "newer" in said
 
 
 def test_an_undamaged_hand_made_file_opens(tmp_path: Path) -> None:
@@ -283,10 +283,19 @@ def test_what_is_no_file_at_all(what: str, tmp_path: Path) -> None:
         GGUFFile.open(path)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An undamaged file's bytes, kept out of test reports."""
+
+    content: bytes = field(repr=False)
+    header: int
+
+
 @pytest.fixture(scope="module")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("small") / "x.gguf"
-    return make_gguf(path, "llama", "Q4_0", layers=1).path.read_bytes()
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    path = make_gguf(tmp_path_factory.mktemp("small") / "x.gguf", "llama", "Q4_0", layers=1).path
+    header = min(tensor.offset for tensor in GGUFFile.open(path).tensors.values())
+    return Whole(path.read_bytes(), header)
 
 
 @pytest.fixture(scope="module")
@@ -294,27 +303,23 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
-def header_length(content: bytes, folder: Path) -> int:
-    return min(tensor.offset for tensor in opened(content, folder).tensors.values())
-
-
 @settings(max_examples=150, deadline=timedelta(seconds=5))
 @given(share=st.floats(0, 1, exclude_max=True), in_header=st.booleans())
 def test_a_truncated_file_is_always_an_error(
-    share: float, in_header: bool, small_model: bytes, scratch: Path
+    share: float, in_header: bool, whole: Whole, scratch: Path
 ) -> None:
-    length = header_length(small_model, scratch) if in_header else len(small_model)
+    length = whole.header if in_header else len(whole.content)
     with pytest.raises(CheckpointError, match="download"):
-        opened(small_model[: int(share * length)], scratch)
+        opened(whole.content[: int(share * length)], scratch)
 
 
 @settings(max_examples=150, deadline=timedelta(seconds=5))
 @given(share=st.floats(0, 1, exclude_max=True), replacement=st.binary(min_size=1, max_size=12))
 def test_a_damaged_header_opens_or_is_an_error(
-    share: float, replacement: bytes, small_model: bytes, scratch: Path
+    share: float, replacement: bytes, whole: Whole, scratch: Path
 ) -> None:
-    content = bytearray(small_model)
-    at = int(share * header_length(small_model, scratch))
+    content = bytearray(whole.content)
+    at = int(share * whole.header)
     content[at : at + len(replacement)] = replacement
     try:
         touch(opened(bytes(content), scratch))
