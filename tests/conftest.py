@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# examples share the machine with other tests: their time says nothing about the code
+settings.register_profile("macllm", settings(), deadline=None)
+settings.load_profile("macllm")
 
 ROOT = Path(__file__).parent.parent
 
