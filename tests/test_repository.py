@@ -185,6 +185,24 @@ def test_shell_files_have_no_syntax_errors() -> None:
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
+def test_without_python_the_environment_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for tool in ("bash", "env"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or "")
+    done = subprocess.run(
+        [ROOT / "scripts" / "environment"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path / "bin")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""  # a chat's replies only
+    assert "no Python 3.11 or newer found; install one" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_make_alone_lists_the_targets() -> None:
     make = shutil.which("make")
     assert make is not None
