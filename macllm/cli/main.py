@@ -35,12 +35,8 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
-class UsageError(InputError):
-    """The command line itself is wrong: an unknown command or option, a value missing."""
-
-
 class CommandParser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence with a suggestion, raised as :class:`UsageError`."""
+    """argparse whose errors are one sentence with a suggestion, raised as :class:`InputError`."""
 
     def __init__(self, prog: str, description: str) -> None:
         # abbreviations would make every later option a breaking change
@@ -48,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
         self._given: Sequence[str] = ()
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The parsed arguments; raises UsageError."""
+        """The parsed arguments; raises InputError."""
         self._given = argv
         args, extra = self.parse_known_args(argv)
         if extra:
@@ -56,13 +52,13 @@ class CommandParser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str) -> NoReturn:
-        """Raises UsageError; a misspelt option is named before anything that follows from it."""
+        """Raises InputError; a misspelt option is named before anything that follows from it."""
         see = f"see `{self.prog} --help`"
         unknown = self._unknown_option()
         if unknown is None:
-            raise UsageError(f"{message}; {see}")
+            raise InputError(f"{message}; {see}")
         options = [option for action in self._actions for option in action.option_strings]
-        raise UsageError(f"no option {unknown}{_suggestion(unknown, options)}; {see}")
+        raise InputError(f"no option {unknown}{_suggestion(unknown, options)}; {see}")
 
     def _unknown_option(self) -> str | None:
         for word in self._given:
@@ -131,7 +127,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if first not in COMMANDS:
         kind = "option" if first.startswith("-") else "command"
         names = ["--help", "--version", "--debug"] if kind == "option" else list(COMMANDS)
-        raise UsageError(f"no {kind} {first}{_suggestion(first, names)}; see `macllm --help`")
+        raise InputError(f"no {kind} {first}{_suggestion(first, names)}; see `macllm --help`")
     module = importlib.import_module(f"macllm.cli.{MODULES.get(first, first)}")
     parser = CommandParser(f"macllm {first}", module.HELP)
     module.configure(parser)

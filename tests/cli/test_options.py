@@ -4,10 +4,10 @@ import argparse
 
 import pytest
 
-from macllm.cli.main import CommandParser, UsageError
+from macllm.cli.main import CommandParser
 from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, sampling_from
 from macllm.engine.request import Limits, Sampling
-from macllm.errors import OptionError
+from macllm.errors import InputError, OptionError
 
 DEFAULTS = Sampling(temperature=0.6, top_k=20, top_p=0.95, logit_bias={7: 1.0})
 
@@ -98,7 +98,7 @@ def test_a_value_out_of_range_is_refused_while_parsing(argv: list[str], message:
     ],
 )
 def test_a_value_that_is_none_is_refused_by_option(argv: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(InputError) as caught:
         parse(*argv)
     assert message in str(caught.value)
     assert str(caught.value).endswith("; see `macllm test --help`")
