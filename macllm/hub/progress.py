@@ -81,6 +81,10 @@ class Meter:
         self._samples: deque[tuple[float, int]] = deque([(clock(), present)])
         self._reported_at = float("-inf")
 
+    def expect(self, count: int) -> None:
+        """The size of a file became known that the total did not contain."""
+        self._total += count
+
     def start(self, file: str) -> None:
         """The bytes that follow belong to ``file``."""
         self._file = file

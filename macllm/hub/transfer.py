@@ -69,7 +69,8 @@ def bytes_here(wanted: Wanted) -> int:
 def fetch(wanted: Wanted, open_at: Open, meter: Meter, *, pause: Callable[[float], None] = time.sleep) -> str:
     """Brings ``wanted`` to its target and returns its SHA-256; raises DownloadError, keeping what arrived.
 
-    ``meter`` must already count :func:`bytes_here`. Interrupted at any byte, the next call goes on there.
+    ``meter`` must already count :func:`bytes_here`, and the file's size if that is known. Interrupted at any byte,
+    the next call goes on there.
     """
     wanted.target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(wanted) as file, _disk_errors(wanted):
@@ -123,8 +124,9 @@ class _Receiver:
         """Writes one answer; raises BrokenTransferError when it ends before the file does."""
         if body.start != self.offset:
             self.restart()
-        if self.size is None:
+        if self.size is None and body.total is not None:
             self.size = body.total
+            self.meter.expect(body.total)
         for chunk in body.chunks:
             self.file.write(chunk)
             self._hash.update(chunk)

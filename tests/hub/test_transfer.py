@@ -49,7 +49,7 @@ def wanted(folder, size=10_000, sha=SHA):
 
 
 def run(want, open_at, report=ignore):
-    meter = Meter(report, len(CONTENT), present=bytes_here(want), interval_s=0)
+    meter = Meter(report, want.size or 0, present=bytes_here(want), interval_s=0)
     return fetch(want, open_at, meter, pause=lambda seconds: None)
 
 
