@@ -85,8 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(words)
         sys.stdout.flush()  # here, so that a closed pipe is met inside this try
         return code
-    except SystemExit as stop:  # argparse after --help
-        return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except BrokenPipeError:
         # the reader went away; the interpreter would complain when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except Exception as error:
         if debug:
-            raise
+            import traceback
+
+            traceback.print_exc()
         sentence, code = describe(error)
         _complain(sentence)
         return code
@@ -131,7 +131,11 @@ def _dispatch(words: Sequence[str]) -> int:
     module = importlib.import_module(f"macllm.cli.{MODULES.get(first, first)}")
     parser = CommandParser(f"macllm {first}", module.HELP)
     module.configure(parser)
-    code: int = module.run(parser.parse(words[1:]))
+    try:
+        args = parser.parse(words[1:])
+    except SystemExit:  # argparse has printed the help
+        return 0
+    code: int = module.run(args)
     return code
 
 

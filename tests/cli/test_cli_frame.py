@@ -146,15 +146,23 @@ def test_an_error_is_one_sentence_and_an_exit_code(
     assert capsys.readouterr().err == sentence
 
 
-def test_debug_shows_the_traceback(fake: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("argv", "variable"),
+    [(["generate", "x", "--debug"], ""), (["--debug", "generate", "x"], ""), (["generate", "x"], "1")],
+)
+def test_debug_shows_the_traceback_before_the_sentence(
+    fake: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    variable: str,
+) -> None:
     fake(raising(CheckpointError("broken")))
-    with pytest.raises(CheckpointError):
-        main(["generate", "x", "--debug"])
-    with pytest.raises(CheckpointError):
-        main(["--debug", "generate", "x"])
-    monkeypatch.setenv("MACLLM_DEBUG", "1")
-    with pytest.raises(CheckpointError):
-        main(["generate", "x"])
+    monkeypatch.setenv("MACLLM_DEBUG", variable)
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("\nmacllm: broken\n")
 
 
 def test_after_two_dashes_debug_is_a_word(fake: Callable[..., None]) -> None:
@@ -164,10 +172,12 @@ def test_after_two_dashes_debug_is_a_word(fake: Callable[..., None]) -> None:
     assert seen == ["--debug"]
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+@pytest.mark.parametrize("argv", [["--help"], ["doctor", "--help"], ["doctor"]])
+def test_a_closed_pipe_is_quiet(argv: list[str]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "macllm", "--help"],
+        [sys.executable, "-m", "macllm", *argv],
         cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # unbuffered, argparse itself swallows the error
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
