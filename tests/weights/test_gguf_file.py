@@ -283,19 +283,22 @@ def test_what_is_no_file_at_all(what: str, tmp_path: Path) -> None:
         GGUFFile.open(path)
 
 
-@dataclass(frozen=True)
 class Whole:
-    """An undamaged file's bytes, kept out of test reports."""
+    """An undamaged file: its bytes, which stay out of test reports, and where header and data end."""
 
-    content: bytes = field(repr=False)
-    header: int
+    def __init__(self, path: Path) -> None:
+        tensors = GGUFFile.open(path).tensors.values()
+        self.header = min(tensor.offset for tensor in tensors)
+        self.end = max(tensor.offset + tensor.nbytes for tensor in tensors)
+        self.content = path.read_bytes()
+
+    def __repr__(self) -> str:
+        return f"Whole({len(self.content)} bytes)"
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    path = make_gguf(tmp_path_factory.mktemp("small") / "x.gguf", "llama", "Q4_0", layers=1).path
-    header = min(tensor.offset for tensor in GGUFFile.open(path).tensors.values())
-    return Whole(path.read_bytes(), header)
+    return Whole(make_gguf(tmp_path_factory.mktemp("small") / "x.gguf", "llama", "Q4_0", layers=1).path)
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +311,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_truncated_file_is_always_an_error(
     share: float, in_header: bool, whole: Whole, scratch: Path
 ) -> None:
-    length = whole.header if in_header else len(whole.content)
+    length = whole.header if in_header else whole.end
     with pytest.raises(CheckpointError, match="download"):
         opened(whole.content[: int(share * length)], scratch)
 
