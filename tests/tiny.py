@@ -1,9 +1,16 @@
 """Tiny random models of every native family, written to disk by their original implementation."""
 
 import json
-from collections.abc import Iterator
+import tempfile
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from macllm.nn.decoder import Decoder
 
 BASE = {
     "vocab_size": 99,
@@ -23,6 +30,8 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+YARN_TUNED = {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3, "truncate": False}
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 # name -> (model_type, what differs from BASE)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,6 +43,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-multi-query": ("llama", {"num_key_value_heads": 1}),
     "llama3-rope": ("llama", {"rope_theta": 500000.0, "rope_scaling": LLAMA3}),
     "llama-linear-rope": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    "llama-old-linear-rope": ("llama", {"rope_scaling": {"type": "linear", "factor": 3.0}}),
+    "llama-null-keys": ("llama", {"head_dim": None, "num_key_value_heads": None, "rope_scaling": None}),
     "mistral": ("mistral", {"sliding_window": None}),
     "mistral-window": ("mistral", {"sliding_window": 8}),
     "mistral-wide-window": ("mistral", {"sliding_window": 64}),
@@ -41,14 +52,43 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rope_theta": 1000000.0}),
     "qwen2-yarn": ("qwen2", {"rope_scaling": YARN}),
     "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    "qwen2-layer-types": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 6, "layer_types": [SLIDING, FULL, SLIDING]},
+    ),
     "qwen3": ("qwen3", {"head_dim": 16}),
     "qwen3-tied": ("qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
     "qwen3-yarn": ("qwen3", {"head_dim": 16, "rope_scaling": YARN}),
+    "qwen3-yarn-tuned": ("qwen3", {"head_dim": 16, "rope_scaling": YARN_TUNED}),
+    "qwen3-biases": ("qwen3", {"head_dim": 16, "attention_bias": True}),
+    "qwen3-window": (
+        "qwen3",
+        {"head_dim": 16, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+    ),
     "gemma3": ("gemma3_text", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 7}),
     "gemma3-wide-window": (
         "gemma3_text",
         {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 24, "num_key_value_heads": 1},
     ),
+    "gemma3-layer-types": (
+        "gemma3_text",
+        {"head_dim": 16, "sliding_window": 8, "layer_types": [FULL, SLIDING, SLIDING]},
+    ),
+    "gemma3-pattern": (
+        "gemma3_text",
+        {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "rope_local_base_freq": 5000.0},
+    ),
+    "gemma3-linear-rope": (  # as from 4B on
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "sliding_window": 8,
+            "num_hidden_layers": 6,
+            "rope_theta": 500000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
+    "gemma3-biases": ("gemma3_text", {"head_dim": 16, "sliding_window": 8, "attention_bias": True}),
 }
 
 
@@ -81,6 +121,57 @@ def write_reference(variant: str, folder: Path, seed: int = 0) -> Any:
     return model
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A variant's original: the folder it was saved to, and the model in transformers."""
+
+    folder: Path
+    model: Any
+
+    def logits(self, rows: list[list[int]]) -> "np.ndarray":
+        """Ids (B, L) to logits (B, L, V) in float32."""
+        import torch
+
+        with torch.no_grad():
+            result: np.ndarray = self.model(torch.tensor(rows)).logits.numpy()
+        return result
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="macllm-tiny-")  # lives as long as this process
+
+
+@cache
+def reference(variant: str) -> Reference:
+    """The variant's original, written once a run. Do not change the folder."""
+    folder = Path(_scratch().name) / variant
+    return Reference(folder, write_reference(variant, folder))
+
+
+def decoder(folder: Path, config: dict[str, Any] | None = None, **placement: Any) -> "Decoder":
+    """The native model of a folder, in float32; ``config`` instead of the folder's own."""
+    import mlx.core as mx
+
+    from macllm.nn.decoder import Decoder
+    from macllm.weights.model_files import ModelFiles, open_model
+    from macllm.weights.parameters import CheckpointParameters, Placement
+
+    files = ModelFiles(folder, config) if config is not None else open_model(folder)
+    placed = Placement(placement.pop("dtype", mx.float32), **placement)
+    parameters = CheckpointParameters(files.spec, files.checkpoint(placed.dtype), files.naming, placed)
+    return Decoder(files.spec, parameters)
+
+
+def difference(found: Any, expected: Any) -> float:
+    """The largest difference, relative to the largest expected value."""
+    import numpy as np
+
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
 def tokens(count: int, seed: int = 0) -> list[int]:
     """Random ids of the tiny vocabulary."""
     import random
@@ -93,5 +184,5 @@ def read_config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
-def variants() -> Iterator[str]:
-    yield from VARIANTS
+def variants() -> list[str]:
+    return list(VARIANTS)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from macllm.families.config import Config
+from macllm.families.config import LAYER_KINDS, Config
 from macllm.spec import MLP, Activation, Attention, Layer, ModelSpec
 
 _ACTIVATIONS: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -11,7 +11,11 @@ _ACTIVATIONS: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gel
 def attention(c: Config, *, bias: bool = False, out_bias: bool = False, qk_norm: bool = False) -> Attention:
     """Full attention with rope over the whole head."""
     dim, heads = c.integer("hidden_size"), c.integer("num_attention_heads")
-    head_dim = c.integer("head_dim", dim // heads)
+    if c.get("head_dim") is None and dim % heads:
+        raise c.unsupported("num_attention_heads", heads, f"a divisor of hidden_size={dim}")
+    head_dim = c.integer("head_dim", dim // heads, low=2)
+    if head_dim % 2:
+        raise c.unsupported("head_dim", head_dim, "an even number")
     kv_heads = c.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise c.unsupported("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads={heads}")
@@ -21,7 +25,7 @@ def attention(c: Config, *, bias: bool = False, out_bias: bool = False, qk_norm:
         kv_heads,
         head_dim,
         scale=head_dim**-0.5,
-        rope=c.rope(head_dim),
+        rope=c.rope(head_dim, base=c.number("rope_theta", 10_000.0)),
         bias=bias,
         out_bias=out_bias,
         qk_norm=qk_norm,
@@ -52,9 +56,9 @@ def model(c: Config, layers: list[Layer], *, tied: bool = False, **fields: Any) 
 def layer_kinds(c: Config, default: list[str]) -> list[str]:
     """``layer_types``: one of ``full_attention`` and ``sliding_attention`` a layer."""
     kinds: list[str] = c.get("layer_types", default)
-    if len(kinds) != len(default):
+    if not isinstance(kinds, list) or len(kinds) != len(default):
         raise c.unsupported("layer_types", kinds, f"{len(default)} entries, one a layer")
     for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
-            raise c.unsupported("layer_types", kind, "'full_attention' or 'sliding_attention'")
+        if kind not in LAYER_KINDS:
+            raise c.unsupported("layer_types", kind, " or ".join(map(repr, LAYER_KINDS)))
     return kinds

@@ -4,6 +4,7 @@ A key that nobody read and that could change the maths is refused; keys known no
 listed here once for all families.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,20 +30,27 @@ _HARMLESS = frozenset(
 )
 _HARMLESS_PREFIXES = ("_", "unsloth", "router_aux")
 
+LAYER_KINDS = ("full_attention", "sliding_attention")
+
 
 class Config:
     """A config being read. Remembers what was read, so that the rest can be refused by name."""
 
     def __init__(self, values: Mapping[str, Any], family: str, where: str = "config.json") -> None:
         self._values = values
+        self._missing: Mapping[str, Any] = {}
         self._read: set[str] = set()
         self.family = family
         self.where = where
 
+    def where_missing(self, **values: Any) -> None:
+        """What the family takes for a key that is not there, where that differs from a key that is null."""
+        self._missing = values
+
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or ``default`` where the key is missing or null."""
         self._read.add(key)
-        value = self._values.get(key)
+        value = self._values[key] if key in self._values else self._missing.get(key)
         return default if value is None else value
 
     def integer(self, key: str, default: int | None = None, *, low: int = 1) -> int:
@@ -55,11 +63,11 @@ class Config:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number above zero."""
+        """A finite number above zero."""
         value = self.get(key, default)
         if value is None:
             raise ConfigError(f"{self.where}: {key!r} is missing and family {self.family!r} needs it")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise self.unsupported(key, value, "a number above 0")
         return float(value)
 
@@ -95,52 +103,71 @@ class Config:
                     "model computes; remove the key if it has no effect, or use a newer macllm"
                 )
 
-    def rope(self, dims: int, *, base: float = 10_000.0, kind: str | None = None) -> Rope:
+    def rope(self, dims: int, *, base: float, kind: str | None = None) -> Rope:
         """The rotary embedding over ``dims``, in either form of config.
 
-        Repositories carry ``rope_theta`` and ``rope_scaling``; transformers 5 writes ``rope_parameters`` with
-        both inside, for models with several kinds of layer one mapping a ``kind`` (``full_attention``, ...).
+        Repositories carry ``rope_theta`` (``base``) and ``rope_scaling``; transformers 5 writes
+        ``rope_parameters`` with both inside, for models with several kinds of layer one mapping a ``kind``.
         """
-        parameters = self.get("rope_parameters")
-        if parameters is not None:
-            if kind is not None and kind in parameters:
-                parameters = parameters[kind]
-            base = float(parameters.get("rope_theta", self.get("rope_theta", base)))
-            partial = parameters.get("partial_rotary_factor")
-            if partial not in (None, 1.0):
-                raise self.unsupported("partial_rotary_factor", partial, "1.0")
-            return Rope(dims, base, self._scaling("rope_parameters", parameters))
-        base = self.number("rope_theta", base)
-        return Rope(dims, base, self._scaling("rope_scaling", self.get("rope_scaling") or {}))
+        self.only("partial_rotary_factor", [1.0], 1.0)
+        parameters = self.mapping("rope_parameters")
+        if not parameters:
+            return Rope(
+                dims, base, self._scaling(self._within("rope_scaling", self.mapping("rope_scaling")), dims)
+            )
+        within = self._within("rope_parameters", parameters)
+        if kind is not None:
+            if unknown := set(parameters) - set(LAYER_KINDS):
+                raise self.unsupported("rope_parameters", sorted(unknown), f"one mapping for {kind!r}")
+            within = self._within(f"rope_parameters.{kind}", within.mapping(kind))
+        within.only("partial_rotary_factor", [1.0], 1.0)
+        return Rope(dims, within.number("rope_theta", base), self._scaling(within, dims))
 
-    def _scaling(self, key: str, values: Mapping[str, Any]) -> RopeScaling | None:
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """A JSON object; empty where missing or null."""
+        value = self.get(key, {})
+        if not isinstance(value, Mapping):
+            raise self.unsupported(key, value, "a mapping")
+        return value
+
+    def _within(self, key: str, values: Mapping[str, Any]) -> "Config":
+        return Config(values, self.family, f"{self.where}: {key}")
+
+    def _scaling(self, values: "Config", dims: int) -> RopeScaling | None:
         kind = values.get("rope_type", values.get("type", "default"))
-        context = values.get("original_max_position_embeddings") or self.get("max_position_embeddings")
-        try:
-            if kind == "default":
+        match kind:
+            case "default":
                 return None
-            if kind == "linear":
-                return LinearScaling(float(values["factor"]))
-            if kind == "llama3":
-                low, high = float(values["low_freq_factor"]), float(values["high_freq_factor"])
-                return Llama3Scaling(float(values["factor"]), low, high, int(context))
-            if kind == "table":
-                return TableScaling(tuple(float(value) for value in values["factors"]))
-            if kind == "yarn":
-                return self._yarn(key, values, int(context))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.where}: {key} of type {kind!r} lacks or misstates {error}") from None
-        raise self.unsupported(f"{key}.rope_type", kind, "'default', 'linear', 'llama3' or 'yarn'")
+            case "linear":
+                return LinearScaling(values.number("factor"))
+            case "llama3":
+                low, high = values.number("low_freq_factor"), values.number("high_freq_factor")
+                return Llama3Scaling(values.number("factor"), low, high, self._original_context(values))
+            case "table":
+                return _table(values, dims // 2)
+            case "yarn":
+                return self._yarn(values)
+        raise values.unsupported("rope_type", kind, "'default', 'linear', 'llama3' or 'yarn'")
 
-    def _yarn(self, key: str, values: Mapping[str, Any], context: int) -> YarnScaling:
+    def _original_context(self, values: "Config") -> int:
+        return values.integer("original_max_position_embeddings", self.integer("max_position_embeddings"))
+
+    def _yarn(self, values: "Config") -> YarnScaling:
         for name in ("mscale", "mscale_all_dim"):
-            if values.get(name) not in (None, 0):
-                raise self.unsupported(f"{key}.{name}", values[name], "none")
+            values.only(name, [0], 0)
         return YarnScaling(
-            float(values["factor"]),
-            context,
-            float(values.get("beta_fast") or 32.0),
-            float(values.get("beta_slow") or 1.0),
-            values.get("attention_factor"),
-            bool(values.get("truncate", True)),
+            values.number("factor"),
+            self._original_context(values),
+            values.number("beta_fast", 32.0),
+            values.number("beta_slow", 1.0),
+            values.number("attention_factor") if values.get("attention_factor") is not None else None,
+            values.flag("truncate", True),
         )
+
+
+def _table(values: Config, count: int) -> TableScaling:
+    """The factors of a GGUF's ``rope_freqs``, as ``macllm.weights.gguf_config`` hands them on."""
+    factors = values.get("factors")
+    if not isinstance(factors, list) or len(factors) != count:
+        raise values.unsupported("factors", factors, f"a list of {count} numbers")
+    return TableScaling(tuple(float(factor) for factor in factors))

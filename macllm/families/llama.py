@@ -18,6 +18,7 @@ def llama(c: Config) -> ModelSpec:
 
 def mistral(c: Config) -> ModelSpec:
     """Mistral 7B (Jiang et al. 2023): Llama, with a sliding window on every layer where the config sets one."""
+    c.where_missing(sliding_window=4096, num_key_value_heads=8)
     window = c.get("sliding_window")
     mixer = replace(attention(c), window=c.integer("sliding_window") if window is not None else None)
     return model(c, [Layer(mixer, mlp(c))] * c.integer("num_hidden_layers"))

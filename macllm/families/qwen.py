@@ -6,15 +6,19 @@ from macllm.families.blocks import attention, layer_kinds, mlp, model
 from macllm.families.config import Config
 from macllm.spec import Attention, Layer, ModelSpec
 
+_MISSING = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
+
 
 def qwen2(c: Config) -> ModelSpec:
     """Qwen2 and Qwen2.5: Llama with biases on q, k and v."""
+    c.where_missing(**_MISSING)
     c.only("use_mrope", [False], False)
     return model(c, _layers(c, attention(c, bias=True)))
 
 
 def qwen3(c: Config) -> ModelSpec:
     """Qwen3: no biases, RMSNorm on each head of q and k."""
+    c.where_missing(**_MISSING, head_dim=128)
     bias = c.flag("attention_bias")
     mixer = attention(c, bias=bias, out_bias=bias, qk_norm=True)
     return model(c, _layers(c, mixer))
