@@ -60,7 +60,7 @@ def read_tokenizer_json(path: Path) -> "tokenizers.Tokenizer":
         ) from None
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(
-            f"{path}: not a tokenizer.json that the tokenizers library reads ({error}); download the model again"
+            f"{path}: not a tokenizer.json that the tokenizers library reads ({_line(error)}); download the model again"
         ) from None
 
 
@@ -97,7 +97,7 @@ def byte_level_bpe(
         model = models.BPE(dict(vocab), pairs, ignore_merges=pre.ignore_merges)  # type: ignore[arg-type]
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(
-            f"{place}: merges do not fit the vocabulary ({error}); download the model again"
+            f"{place}: merges do not fit the vocabulary ({_line(error)}); download the model again"
         ) from None
     library = Library(model)
     pre.install(library)
@@ -141,8 +141,13 @@ def set_bos_eos(library: "tokenizers.Tokenizer", bos: str | None, eos: str | Non
     """Makes encoding with special tokens put ``bos`` before a text and ``eos`` after it, and nothing else."""
     from tokenizers import processors
 
-    ids = [(token, library.token_to_id(token)) for token in dict.fromkeys((bos, eos)) if token is not None]
-    single = [*([bos] if bos is not None else []), "$A", *([eos] if eos is not None else [])]
-    library.post_processor = processors.TemplateProcessing(
-        single=single, special_tokens=[(token, given) for token, given in ids if given is not None]
-    )
+    ids = {token: library.token_to_id(token) for token in (bos, eos) if token is not None}
+    known = [(token, given) for token, given in ids.items() if given is not None]
+    names = [token for token, _ in known]
+    single = [*[bos] * (bos in names), "$A", *[eos] * (eos in names)]
+    library.post_processor = processors.TemplateProcessing(single=single, special_tokens=known)
+
+
+def _line(error: Exception) -> str:
+    """The first line of the library's message, which may be a list of all it tried."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,6 +1,6 @@
 """The tokenizer inside a GGUF file, from its metadata."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from macllm.errors import TokenizerError
@@ -34,7 +34,7 @@ _TEMPLATE = "tokenizer.chat_template"
 
 
 def from_gguf_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a GGUF file's metadata (key -> value, arrays as lists).
+    """The tokenizer of a GGUF file's metadata (key -> value, arrays as lists or numpy arrays).
 
     Source: the "Tokenizer" section of GGUF's specification; what files leave out is as llama.cpp has it.
     """
@@ -57,10 +57,10 @@ class _Vocabulary:
         self.model = self.value("model", str, None)
         if self.model is None:
             raise _damaged("tokenizer.ggml.model is missing")
-        self.tokens: Sequence[str] = self._array("tokens", str)
+        self.tokens: list[str] = self._array("tokens", str)
         if not self.tokens:
             raise _damaged("tokenizer.ggml.tokens is missing")
-        self.types: Sequence[int] = self._array("token_type", int) or [NORMAL] * len(self.tokens)
+        self.types: list[int] = self._array("token_type", int) or [NORMAL] * len(self.tokens)
         if len(self.types) != len(self.tokens):
             raise _damaged(
                 f"tokenizer.ggml.token_type has {len(self.types)} entries for {len(self.tokens)} tokens"
@@ -78,13 +78,13 @@ class _Vocabulary:
             raise _damaged(f"tokenizer.ggml.{key}={found!r} is not of type {kind.__name__}")
         return found
 
-    def merges(self) -> Sequence[str]:
+    def merges(self) -> list[str]:
         merges = self._array("merges", str)
         if not merges:
             raise _damaged("tokenizer.ggml.merges is missing")
         return merges
 
-    def scores(self) -> Sequence[float]:
+    def scores(self) -> list[float]:
         scores = self._array("scores", (int, float))
         if len(scores) != len(self.tokens):
             raise _damaged(f"tokenizer.ggml.scores has {len(scores)} entries for {len(self.tokens)} tokens")
@@ -101,7 +101,7 @@ class _Vocabulary:
     def piece_types(self) -> list[int]:
         """The types as a SentencePiece model may have them."""
         types = list(self.types)
-        unknown = self.token_id("unknown", 0) or 0
+        unknown = self.token_id("unknown", min(self.of_type(UNKNOWN), default=0)) or 0
         for token, kind in self._others:
             # a model has one unknown piece; further ones, and types it does not have, are reachable by no text
             if kind == UNKNOWN or not NORMAL < kind <= BYTE:
@@ -128,24 +128,23 @@ class _Vocabulary:
     def _templates(self) -> dict[str, str]:
         """The default template and the named ones (``tokenizer.chat_template.tool_use``)."""
         templates = {}
-        for key, source in self._metadata.items():
+        for key in self._metadata:
             if key == _TEMPLATE or key.startswith(_TEMPLATE + "."):
+                source = self._metadata[key]
                 if not isinstance(source, str):
                     raise _damaged(f"{key} is {type(source).__name__}, not text")
                 templates[key[len(_TEMPLATE) + 1 :] or "default"] = source
         return templates
 
-    def _array(self, key: str, kind: type | tuple[type, ...]) -> Sequence[Any]:
+    def _array(self, key: str, kind: type | tuple[type, ...]) -> list[Any]:
+        """An array as a list (numbers may come as a numpy array), empty where there is none."""
         found = self._metadata.get(f"tokenizer.ggml.{key}")
         if found is None:
             return []
-        if (
-            not isinstance(found, Sequence)
-            or isinstance(found, str)
-            or not all(isinstance(x, kind) for x in found[:1])
-        ):
+        values = found.tolist() if hasattr(found, "tolist") else found
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values[:1]):
             raise _damaged(f"tokenizer.ggml.{key} is not the expected array")
-        return found
+        return values
 
 
 def _damaged(what: str) -> TokenizerError:

@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from macllm.errors import TokenizerError
 from macllm.tokenizer.base import Profile, Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
 
 Lookup = Callable[[str], int | None]
 
@@ -149,31 +152,29 @@ def _from_json(path: Path, files: FolderFiles) -> Tokenizer:
 
 
 def _from_vocab(vocab: Path, merges: Path, files: FolderFiles) -> Tokenizer:
-    from macllm.tokenizer.fast import FastTokenizer, add_tokens, read_vocab_merges
+    from macllm.tokenizer.fast import FastTokenizer, add_tokens, read_vocab_merges, set_bos_eos
 
-    kind = str(files.tokenizer_config.get("tokenizer_class", ""))
+    config, named = files.tokenizer_config, files.named()
+    kind = str(config.get("tokenizer_class", ""))
     library = read_vocab_merges(vocab, merges, kind)
     added = files.added()
     known = {spec["content"] for spec in added.values()}
-    for text in files.named().values():
+    for text in named.values():
         if text not in known and (token := library.token_to_id(text)) is not None:
             added[token] = {"content": text, "special": True}
     add_tokens(library, added)
+    # a tokenizer.json says itself what it adds; here only these flags do
+    set_bos_eos(
+        library,
+        named.get("bos_token") if config.get("add_bos_token") else None,
+        named.get("eos_token") if config.get("add_eos_token") else None,
+    )
     return FastTokenizer(library, _library_profile(library, files))
 
 
-def _library_profile(library: Any, files: FolderFiles) -> Profile:
-    """The profile, after giving the library the BOS and EOS that tokenizer_config.json asks for."""
-    from macllm.tokenizer.fast import set_bos_eos
-
+def _library_profile(library: "tokenizers.Tokenizer", files: FolderFiles) -> Profile:
     special = [token for token, added in library.get_added_tokens_decoder().items() if added.special]
-    profile = files.profile(library.token_to_id, special)
-    config, named = files.tokenizer_config, files.named()
-    if "add_bos_token" in config or "add_eos_token" in config:
-        bos = named.get("bos_token") if config.get("add_bos_token") else None
-        eos = named.get("eos_token") if config.get("add_eos_token") else None
-        set_bos_eos(library, bos, eos)
-    return profile
+    return files.profile(library.token_to_id, special)
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

@@ -221,7 +221,7 @@ def _run(source: str, variables: Mapping[str, Any], now: datetime | None) -> str
         ValueError,
         AttributeError,
     ) as error:
-        what = str(error) or type(error).__name__
+        what = " ".join(str(error).split()) or type(error).__name__
         raise TemplateFailure(
             f"chat template: it failed on these messages ({what}); check roles and tools"
         ) from None
