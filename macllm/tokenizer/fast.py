@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from macllm.errors import TokenizerError
@@ -25,6 +26,7 @@ class FastTokenizer(Tokenizer):
         library.no_truncation()  # some files cut prompts at the length they were trained with
         library.no_padding()
         self._library = library
+        self._lock = Lock()  # how special tokens are read is a setting of the library's object, not of a call
         self._added = {token: added.content for token, added in library.get_added_tokens_decoder().items()}
         self._size = max(library.get_vocab_size(), max(self._added, default=-1) + 1)
 
@@ -36,9 +38,9 @@ class FastTokenizer(Tokenizer):
         return self._library.token_to_id(text)
 
     def _encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
-        if self._library.encode_special_tokens is parse_special:
-            self._library.encode_special_tokens = not parse_special
-        ids: list[int] = self._library.encode(text, add_special_tokens=add_special_tokens).ids
+        with self._lock:
+            self._library.encode_special_tokens = not parse_special  # as text, that is
+            ids: list[int] = self._library.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def _piece(self, token: int) -> bytes:

@@ -134,7 +134,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 
 def family_of(path: Path, ranks: int, tokenizer_class: str, model_type: str) -> Family:
     """The family whose conventions a rank file follows; TokenizerError when none is known."""
-    if tokenizer_class == "TikTokenTokenizer" or model_type.startswith(("kimi", "deepseek")):
+    if tokenizer_class == "TikTokenTokenizer" or model_type.startswith("kimi"):
         return FAMILIES["kimi"]
     if tokenizer_class == "QWenTokenizer" or model_type == "qwen" or path.name == "qwen.tiktoken":
         return FAMILIES["qwen"]
