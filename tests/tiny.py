@@ -33,6 +33,16 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 YARN_TUNED = {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3, "truncate": False}
 SLIDING, FULL = "sliding_attention", "full_attention"
 
+# What differs in the wide models, whose matrices have room for groups of up to 128 weights.
+WIDE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+}
+
 # name -> (model_type, what differs from BASE)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -92,13 +102,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def config_of(variant: str) -> dict[str, Any]:
+def config_of(variant: str, *, wide: bool = False) -> dict[str, Any]:
     """The variant's config, in the form repositories carry."""
     model_type, changes = VARIANTS[variant]
-    return {**BASE, "model_type": model_type, **changes}
+    return {**BASE, "model_type": model_type, **changes, **(WIDE if wide else {})}
 
 
-def write_reference(variant: str, folder: Path, seed: int = 0) -> Any:
+def write_reference(variant: str, folder: Path, seed: int = 0, *, wide: bool = False) -> Any:
     """A random float32 model in transformers, saved to ``folder``; returns it in evaluation mode.
 
     Norms and biases are random too: ones and zeros would hide a missing one.
@@ -107,7 +117,7 @@ def write_reference(variant: str, folder: Path, seed: int = 0) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    values = config_of(variant)
+    values = config_of(variant, wide=wide)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config).to(torch.float32).eval()
@@ -143,10 +153,30 @@ def _scratch() -> tempfile.TemporaryDirectory:
 
 
 @cache
-def reference(variant: str) -> Reference:
+def reference(variant: str, *, wide: bool = False) -> Reference:
     """The variant's original, written once a run. Do not change the folder."""
-    folder = Path(_scratch().name) / variant
-    return Reference(folder, write_reference(variant, folder))
+    folder = Path(_scratch().name) / f"{variant}{'-wide' if wide else ''}"
+    return Reference(folder, write_reference(variant, folder, wide=wide))
+
+
+def write_with_mlx_lm(
+    variant: str, folder: Path, *, predicate: Any = None, dtype: str = "float32", **quantization: Any
+) -> Any:
+    """The wide variant, quantized and saved by mlx-lm; returns its model. No ``quantization``: plain."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+    from mlx_lm.utils import load_model, quantize_model, save_config, save_model
+
+    source = reference(variant, wide=True).folder
+    config = config_of(variant, wide=True)
+    model, _ = load_model(source, model_config=config)
+    model.update(tree_map(lambda array: array.astype(getattr(mx, dtype)), model.parameters()))
+    if quantization:
+        settings = {"group_size": None, "bits": None, **quantization}
+        model, config = quantize_model(model, config, quant_predicate=predicate, **settings)
+    save_model(folder, model)
+    save_config(config, folder / "config.json")
+    return model
 
 
 def decoder(folder: Path, config: dict[str, Any] | None = None, **placement: Any) -> "Decoder":
