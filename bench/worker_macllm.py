@@ -1,0 +1,135 @@
+"""Measures macllm: generation by the engine's own metrics, host time of a step, memory of a load."""
+
+import platform
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from bench.serve import serve
+from macllm import backend
+from macllm.engine.benchmark import random_prompt
+from macllm.engine.events import Done
+from macllm.engine.generate import Options, generate
+from macllm.engine.loading import Loaded, load_model
+from macllm.engine.placement import DTYPES
+from macllm.engine.processors import Processors
+from macllm.engine.request import Limits, Sampling
+from macllm.engine.sampler import Sampler
+from macllm.engine.session import Session
+from macllm.nn.decoder import Decoder
+from macllm.weights.model_files import open_model
+from macllm.weights.parameters import CheckpointParameters, Placement
+
+LINUX = platform.system() == "Linux"
+
+_models: dict[str, Loaded] = {}
+
+
+def run(path: str, ids: list[int], decode_tokens: int) -> dict[str, Any]:
+    """One generation from an empty cache: the engine's metrics."""
+    loaded = _load(path)
+    options = Options(limits=Limits(max_tokens=decode_tokens, ignore_eos=True))
+    *_, done = generate(loaded, Session(loaded.model), ids, options)
+    assert isinstance(done, Done)
+    return done.metrics.as_dict()
+
+
+def host(path: str, steps: int) -> dict[str, Any]:
+    """The Python time of a decode step up to the token that nobody has computed yet: what the engine does a step."""
+    loaded = _load(path)
+    session, sampling = Session(loaded.model), Sampling()
+    prompt = random_prompt(loaded.vocab, 16)
+    for _ in generate(loaded, session, prompt, Options(limits=Limits(max_tokens=1))):
+        pass
+    processors, sampler = Processors(sampling, loaded.vocab, ()), Sampler(sampling)
+    history, token = processors.start(prompt), mx.array([prompt[0]])
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        history = history.append(token)
+        hidden = loaded.model.hidden(token[None], session.caches)
+        token = sampler(processors(loaded.model.logits(hidden)[:, -1], history))
+        times.append(time.perf_counter() - start)
+        mx.eval(token)
+    return {"host_us": statistics.median(times) * 1e6}
+
+
+def load_peak(path: str, packed: bool) -> dict[str, Any]:
+    """Bytes kept of a load, and the peaks on the way: of MLX's arrays, and of the process's growth.
+
+    ``packed`` keeps quantized matrices so, whatever the placement would say here. For a fresh process.
+    """
+    here = backend.current()
+    before = _resident_bytes()
+    _reset_resident_peak()
+    if packed:
+        files, dtype = open_model(Path(path)), DTYPES[here.dtype]
+        parameters = CheckpointParameters(files.spec, files.checkpoint(dtype), files.naming, Placement(dtype))
+        model: Any = Decoder(files.spec, parameters)
+    else:
+        model = load_model(Path(path)).model
+    kept = sum(int(entry[1].nbytes) for entry in tree_flatten(model.parameters()))
+    return {
+        "kept_bytes": kept,
+        "mlx_peak_bytes": mx.get_peak_memory(),
+        "process_growth_bytes": _resident_peak_bytes() - before,
+    }
+
+
+def write_tiny(path: str, layers: int, width: int) -> dict[str, Any]:
+    """Writes a random float32 Llama: many layers, so thin that nearly all of a step is the host's."""
+    from bench.models import write_tiny_model
+
+    write_tiny_model(Path(path), layers, width)
+    return {}
+
+
+def write_same_weights(source: str, path: str, dtype: str) -> dict[str, Any]:
+    """Writes a GGUF's weights, exactly repacked, as the folder that mlx-lm loads."""
+    from bench.models import write_mlx_folder
+
+    write_mlx_folder(Path(source), Path(path), dtype)
+    return {}
+
+
+def _load(path: str) -> Loaded:
+    if path not in _models:
+        _models[path] = load_model(Path(path))
+    return _models[path]
+
+
+def _resident_bytes() -> int:
+    return _status("VmRSS") if LINUX else _resident_peak_bytes()
+
+
+def _resident_peak_bytes() -> int:
+    if LINUX:
+        return _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def _reset_resident_peak() -> None:
+    if LINUX:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts anew
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    serve({
+        "run": run,
+        "host": host,
+        "load_peak": load_peak,
+        "write_tiny": write_tiny,
+        "write_same_weights": write_same_weights,
+    })  # fmt: skip

@@ -1,0 +1,82 @@
+"""``macllm bench``: how fast a model reads and writes on this machine."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from macllm.cli.options import add_dtype, add_json
+from macllm.cli.output import print_json, print_table, size
+from macllm.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from macllm.engine.benchmark import Benchmark, Summary
+
+HELP = "Measure load time, prefill and decode speed, and memory of a model on this machine."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    parser.add_argument("model", metavar="MODEL", help="an installed or catalogue name, a repository, a path")
+    parser.add_argument(
+        "--prompt-tokens", type=_positive, default=512, metavar="N", help="length of the prompt (512)"
+    )
+    parser.add_argument(
+        "--decode-tokens", type=_positive, default=64, metavar="N", help="tokens decoded after it (64)"
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, default=3, metavar="N", help="runs; medians are shown (3)"
+    )
+    add_dtype(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads the model, measures it, shows the medians."""
+    from macllm.cli.loading import load
+    from macllm.engine.benchmark import Benchmark, measure, summarize
+
+    benchmark = Benchmark(args.prompt_tokens, args.decode_tokens, args.repeats)
+    llm = load(args.model, args.dtype)
+    runs = []
+    with Progress(f"measuring {llm.name}", benchmark.repeats, unit="runs") as bar:
+        for metrics in measure(llm.loaded, benchmark):
+            runs.append(metrics)
+            bar.update(len(runs))
+    summary = summarize(runs)
+    if args.json:
+        print_json(_as_json(llm.name, benchmark, summary, [metrics.as_dict() for metrics in runs]))
+    else:
+        print_table(("", llm.name), _table(benchmark, summary), right=[1])
+    return 0
+
+
+def _table(benchmark: "Benchmark", s: "Summary") -> list[tuple[str, str]]:
+    return [
+        ("load", f"{s.load_s:.2f} s"),
+        (f"prefill, {benchmark.prompt_tokens} tokens", f"{s.prefill_tps:.0f} tok/s"),
+        ("time to first token", f"{s.ttft_s:.2f} s"),
+        (f"decode, {benchmark.decode_tokens} tokens", f"{s.decode_tps:.1f} tok/s"),
+        ("step, median", f"{s.step_ms_p50:.1f} ms"),
+        ("step, 99th percentile", f"{s.step_ms_p99:.1f} ms"),
+        ("memory, peak", size(s.peak_memory_bytes)),
+        ("KV cache", size(s.kv_bytes)),
+        ("computed on", f"{s.backend}, {s.dtype}"),
+    ]
+
+
+def _as_json(
+    model: str, benchmark: "Benchmark", summary: "Summary", runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "prompt_tokens": benchmark.prompt_tokens,
+        "decode_tokens": benchmark.decode_tokens,
+        "repeats": benchmark.repeats,
+        **summary.as_dict(),
+        "runs": runs,
+    }
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
