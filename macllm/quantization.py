@@ -84,6 +84,8 @@ class QuantizationPlan:
         entry = config.get("quantization") or config.get("quantization_config")
         if not entry:
             return QuantizationPlan()
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"{where}: quantization={entry!r} is not a mapping; download the config again")
         if "quant_method" in entry or "group_size" not in entry:
             raise ConfigError(
                 f"{where}: quantization {entry.get('quant_method', 'of an unknown kind')!r} cannot be read; "

@@ -35,10 +35,11 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 # What differs in the wide models, whose matrices have room for groups of up to 128 weights.
 WIDE = {
-    "hidden_size": 128,
-    "intermediate_size": 256,
+    "rope_theta": 10_000.0,  # explicit: mlx-lm has another default for qwen2
+    "hidden_size": 256,  # a square: mlx-lm rounds gemma's embedding scale, its root, to bfloat16
+    "intermediate_size": 384,
     "num_hidden_layers": 2,
-    "num_attention_heads": 8,
+    "num_attention_heads": 16,
     "num_key_value_heads": 4,
     "head_dim": 16,
 }

@@ -51,7 +51,7 @@ class SafetensorsCheckpoint:
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Reads the headers. Raises CheckpointError naming the file that is missing, truncated or damaged."""
         self.folder = folder
-        self.plan = QuantizationPlan.from_config(config)
+        self.plan = QuantizationPlan.from_config(config, str(folder / "config.json"))
         self._entries: dict[str, Entry] = {}
         for file in _files(folder):
             self._entries |= _read_header(file)
@@ -130,7 +130,10 @@ class SafetensorsCheckpoint:
         file = self._entry(name).file
         arrays = self._loaded.get(file)
         if arrays is None or name not in arrays:
-            loaded = mx.load(str(file))
+            try:
+                loaded = mx.load(str(file))
+            except (RuntimeError, ValueError) as error:
+                raise CheckpointError(f"{file}: MLX cannot read it ({error}); {_REMEDY}") from None
             assert isinstance(loaded, dict)  # what a safetensors file gives
             arrays = self._loaded[file] = loaded
         return arrays.pop(name)
@@ -167,10 +170,13 @@ def _files(folder: Path) -> list[Path]:
             raise CheckpointError(
                 f"{folder}: there is no .safetensors file; name a folder that holds a model's weights"
             )
-        return files
+        # the authors' own layout (consolidated.safetensors) or an adapter may lie beside the model
+        return [file for file in files if file.name.startswith("model")] or files
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, UnicodeDecodeError):
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{index}: this is not an index of weight files; {_REMEDY}") from None
     for name in names:
         if not (folder / name).exists():
@@ -191,19 +197,24 @@ def _read_header(file: Path) -> dict[str, Entry]:
     try:
         header = json.loads(raw)
         header.pop("__metadata__", None)
-        entries = {
-            name: (value["dtype"], tuple(value["shape"]), tuple(value["data_offsets"]))
-            for name, value in header.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
+        entries = {name: _entry(file, value) for name, value in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{file}: its header cannot be read; {_REMEDY}") from None
-    for name, (dtype, shape, (begin, end)) in entries.items():
-        if dtype in _DTYPE_BYTES and end - begin != math.prod(shape) * _DTYPE_BYTES[dtype]:
+    for name, (entry, end) in entries.items():
+        width = _DTYPE_BYTES.get(entry.dtype)
+        if width is not None and entry.nbytes != math.prod(entry.shape) * width:
             raise CheckpointError(f"{file}: {name} has a length that does not go with its shape; {_REMEDY}")
         if 8 + length + end > size:
             raise CheckpointError(
                 f"{file}: it ends inside tensor {name!r} ({size} of {8 + length + end} bytes are there); {_REMEDY}"
             )
-    return {
-        name: Entry(file, dtype, shape, end - begin) for name, (dtype, shape, (begin, end)) in entries.items()
-    }
+    return {name: entry for name, (entry, _) in entries.items()}
+
+
+def _entry(file: Path, value: Mapping[str, Any]) -> tuple[Entry, int]:
+    """A header's entry and where its data ends. Raises ValueError, TypeError or KeyError where it is none."""
+    begin, end = value["data_offsets"]
+    shape = tuple(value["shape"])
+    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)) or begin > end:
+        raise ValueError
+    return Entry(file, str(value["dtype"]), shape, end - begin), end
