@@ -181,7 +181,8 @@ def load(
     """
     found = pull.find(str(name_or_path), download)
     loaded = load_model(found.path, name=found.name, dtype=dtype, progress=progress)
-    entry = catalogue.entries().get(found.name)
+    same = (entry for entry in catalogue.entries().values() if found.source == str(entry.source))
+    entry = next(same, None)
     if entry is not None:  # what the authors recommend, which a GGUF does not carry
         given = {name: value for name, value in asdict(entry.sampling).items() if value is not None}
         loaded = replace(loaded, sampling=replace(loaded.sampling, **given))

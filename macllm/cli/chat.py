@@ -34,10 +34,9 @@ def run(args: argparse.Namespace) -> int:
     llm = load(name, args.dtype)
     llm.tokenizer  # noqa: B018  # a chat without one ends here, before a prompt is shown
     store.mark_used(_lasting(name))
-    talk = Talk(llm, args.system, sampling_from(args, llm.sampling), limits_from(args))
-    if sys.stdin.isatty():
-        return talk_on_terminal(talk, plain=args.plain)
-    return talk_through_pipe(talk)
+    watched = sys.stdin.isatty()
+    talk = Talk(llm, args.system, sampling_from(args, llm.sampling), limits_from(args, watched=watched))
+    return talk_on_terminal(talk, plain=args.plain) if watched else talk_through_pipe(talk)
 
 
 def _lasting(name: str) -> str:

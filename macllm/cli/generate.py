@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(_as_json(generation))
     else:
         print()
+        if generation.finish_reason == "length" and args.max_tokens is None:
+            print(f"cut at {len(generation.tokens)} tokens; --max-tokens N allows more", file=sys.stderr)
         print(figures(generation.metrics), file=sys.stderr)
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 from macllm.engine.request import Limits, Sampling
 
 DTYPES = ("float32", "float16", "bfloat16")
+MAX_TOKENS = 2048  # where nobody watches who could stop a model that goes in circles
 
 # flag, field of Sampling, number type, help; the order is the help's
 _SAMPLING: tuple[tuple[str, str, type[int] | type[float], str], ...] = (
@@ -59,7 +60,10 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     count = _checked(Limits, "max_tokens", int)
     group.add_argument(
-        "--max-tokens", type=count, metavar="N", help="end after N tokens; 0 only reads the prompt"
+        "--max-tokens",
+        type=count,
+        metavar="N",
+        help=f"end after N tokens; 0 only reads the prompt (default: {MAX_TOKENS}, on a terminal the context)",
     )
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated", type=_stop
@@ -80,9 +84,11 @@ def sampling_from(args: argparse.Namespace, defaults: Sampling) -> Sampling:
     return replace(defaults, **given)
 
 
-def limits_from(args: argparse.Namespace) -> Limits:
-    """The limits that the user gave, else none."""
-    limits = Limits(max_tokens=args.max_tokens, stop=tuple(args.stop or ()))
+def limits_from(args: argparse.Namespace, *, watched: bool = False) -> Limits:
+    """The limits that the user gave; ``watched`` says that a person can stop the reply."""
+    default = None if watched else MAX_TOKENS
+    most = args.max_tokens if args.max_tokens is not None else default
+    limits = Limits(max_tokens=most, stop=tuple(args.stop or ()))
     return limits if args.logprobs is None else replace(limits, logprobs=args.logprobs)
 
 

@@ -76,8 +76,10 @@ def talk_through_pipe(talk: Talk) -> int:
     for line in sys.stdin:
         text = line.rstrip("\n")
         if text.strip():
-            talk.reply(text, _write)
+            generation = talk.reply(text, _write)
             _write("\n")
+            if generation.finish_reason == "length":
+                _status(f"the reply was cut at {len(generation.tokens)} tokens; --max-tokens N allows more")
     return 0
 
 

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from macllm.cli.main import CommandParser
-from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, sampling_from
+from macllm.cli.options import MAX_TOKENS, add_dtype, add_json, add_sampling, limits_from, sampling_from
 from macllm.engine.request import Limits, Sampling
 from macllm.errors import InputError, OptionError
 
@@ -22,7 +22,8 @@ def parse(*argv: str) -> argparse.Namespace:
 
 def test_nothing_given_is_the_models_defaults() -> None:
     assert sampling_from(parse(), DEFAULTS) == DEFAULTS
-    assert limits_from(parse()) == Limits()
+    assert limits_from(parse(), watched=True) == Limits()
+    assert limits_from(parse()) == Limits(max_tokens=MAX_TOKENS)
 
 
 @pytest.mark.parametrize(

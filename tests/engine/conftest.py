@@ -1,0 +1,36 @@
+"""Tiny models on disk for the engine's tests, and the engine over them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from macllm.engine.loading import Loaded, load_model
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a variant of tests/tiny.py, written once."""
+    made: dict[str, Path] = {}
+
+    def folder(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp(variant)
+            tiny.write_reference(variant, made[variant])
+        return made[variant]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Callable[[str], Path]) -> Callable[[str], Loaded]:
+    """A variant loaded as a user loads it: without a tokenizer, in float32."""
+    made: dict[str, Loaded] = {}
+
+    def loaded(variant: str) -> Loaded:
+        if variant not in made:
+            made[variant] = load_model(tiny_folder(variant), dtype="float32")
+        return made[variant]
+
+    return loaded

@@ -1,0 +1,87 @@
+"""Architectures without a native family run through mlx-lm's classes behind the same engine."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from macllm.engine.events import Token
+from macllm.engine.generate import Options, generate
+from macllm.engine.loading import Loaded, load_model
+from macllm.engine.request import Limits
+from macllm.engine.session import Session
+from macllm.errors import CheckpointError, ConfigError
+
+PROMPT = tiny.tokens(15, seed=4)
+
+
+@pytest.fixture(scope="module")
+def phi_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of a family that macllm does not have itself."""
+    folder = tmp_path_factory.mktemp("phi")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("phi3", **tiny.BASE, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    AutoModelForCausalLM.from_config(config).to(torch.float32).save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    values |= {"rope_theta": 10000.0, "rope_scaling": None}  # mlx-lm reads the keys that repositories carry
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def phi(phi_folder: Path) -> Loaded:
+    return load_model(phi_folder, dtype="float32")
+
+
+def greedy(loaded: Loaded, prompt: list[int], session: Session | None = None) -> list[int]:
+    options = Options(limits=Limits(max_tokens=8, ignore_eos=True))
+    events = generate(loaded, session or Session(loaded.model), prompt, options)
+    return [event.id for event in events if isinstance(event, Token)]
+
+
+def test_it_is_named_as_not_native(phi: Loaded) -> None:
+    assert phi.spec is None
+
+
+def test_greedy_text_equals_the_original(phi: Loaded, phi_folder: Path) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(phi_folder, dtype=torch.float32).eval()
+    text = torch.tensor([PROMPT])
+    for _ in range(8):
+        with torch.no_grad():
+            text = torch.cat([text, reference(text).logits[:, -1:].argmax(-1)], dim=1)
+    assert greedy(phi, PROMPT) == text[0, len(PROMPT) :].tolist()
+
+
+def test_its_session_rewinds_and_continues(phi: Loaded) -> None:
+    session = Session(phi.model)
+    greedy(phi, PROMPT, session)
+    edited = [*PROMPT[:6], 7, 8, 9]
+    assert session.prepare(edited) == 6
+    assert greedy(phi, edited, session) == greedy(phi, edited)
+
+
+def test_prompt_logits_cover_every_position(phi: Loaded) -> None:
+    parts: list[np.ndarray] = []
+    options = Options(
+        limits=Limits(max_tokens=0), logits=lambda part: parts.append(np.array(part)), all_logits=True
+    )
+    list(generate(phi, Session(phi.model), PROMPT, options))
+    assert np.concatenate(parts).shape == (len(PROMPT), phi.vocab)
+
+
+def test_an_architecture_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "perceptron", "vocab_size": 9}))
+    with pytest.raises(ConfigError, match="'perceptron' is not supported"):
+        load_model(tmp_path)
+
+
+def test_truncated_weights_are_named(phi_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((phi_folder / "config.json").read_text())
+    weights = (phi_folder / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(CheckpointError, match="ends inside tensor"):
+        load_model(tmp_path)
