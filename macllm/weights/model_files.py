@@ -66,12 +66,19 @@ class ModelFiles:
         return names.hugging_face(self.spec)
 
     def formats(self) -> dict[str, Quantization | None]:
-        """The packing of each quantizable tensor of a folder by canonical name, known from the config alone."""
+        """The packing of each quantizable tensor of a folder by canonical name, known from the config alone.
+
+        As MLX's tools do it, a matrix whose input is no multiple of its group stays plain.
+        """
         naming = self.naming
-        return {
-            tensor.name: self.plan.of(naming.stored(tensor.name).removesuffix(".weight"))
+        planned = {
+            tensor: self.plan.of(naming.stored(tensor.name).removesuffix(".weight"))
             for tensor in self.spec.tensors()
             if tensor.quantizable
+        }
+        return {
+            tensor.name: packing if packing and tensor.shape[-1] % packing.group_size == 0 else None
+            for tensor, packing in planned.items()
         }
 
     def checkpoint(self, dtype: "mx.Dtype") -> "Checkpoint":
@@ -87,10 +94,9 @@ class ModelFiles:
     def tokenizer(self) -> "Tokenizer":
         """Raises TokenizerError where it is missing or unreadable."""
         if self.gguf is not None:
-            from macllm.paths import cache_dir
             from macllm.tokenizer.gguf import from_gguf_metadata
 
-            return from_gguf_metadata(self.gguf.metadata, cache_dir() / "tokenizers")
+            return from_gguf_metadata(self.gguf.metadata)
         from macllm.tokenizer.load import load_tokenizer
 
         return load_tokenizer(self.path)
@@ -110,11 +116,11 @@ def open_model(path: Path) -> ModelFiles:
     if not path.is_dir():
         raise SourceError(f"{path}: there is no such file or folder; `macllm list` shows what is installed")
     config = path / "config.json"
-    if config.exists():
-        return ModelFiles(path, _read_json(config))
     files = sorted(
         file for file in path.glob("*.gguf") if "-of-" not in file.name or "-00001-of-" in file.name
     )
+    if config.exists() and (not files or any(path.glob("*.safetensors"))):
+        return ModelFiles(path, _read_json(config))
     if len(files) == 1:
         return _open_gguf(files[0])
     if files:
@@ -135,7 +141,7 @@ def _open_gguf(path: Path) -> ModelFiles:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: this is not valid JSON ({error}); download it again") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: this is not a JSON object; download it again")

@@ -57,8 +57,7 @@ class CheckpointParameters:
         biases = [self._vector(f"{path}.bias") for path in paths] if bias else None
         layer = make_linear(parts, stored, biases, self._placement.dense_rows)
         mx.eval(layer.parameters())  # one layer at a time: what was read is free before the next
-        if self._progress is not None:
-            self._progress(self._read, self._total)
+        self._report()
         return layer
 
     def embedding(self, name: str) -> Embedding:
@@ -69,7 +68,12 @@ class CheckpointParameters:
     def vector(self, name: str) -> mx.array:
         vector = self._vector(name)
         mx.eval(vector)
+        self._report()
         return vector
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self._read, self._total)
 
     def _vector(self, name: str) -> mx.array:
         stored = self._operation(name).load(Dense(self._read_dense(name, mx.float32)))
