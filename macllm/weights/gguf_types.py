@@ -68,6 +68,14 @@ def placement(type_name: str, scale_dtype: mx.Dtype = mx.float16, dense_dtype: m
     return f"dequantized to {_name(dense_dtype)}"
 
 
+def packing(type_name: str) -> Quantization | None:
+    """MLX's form of a matrix of a type, its codes untouched; None where MLX has none."""
+    if type_name == "MXFP4":
+        return Quantization(4, _GROUP, "mxfp4")
+    bits = _AFFINE_BITS.get(type_name)
+    return Quantization(bits, _GROUP) if bits is not None else None
+
+
 def read(
     tensor: GGUFTensor, *, scale_dtype: mx.Dtype = mx.float16, dense_dtype: mx.Dtype = mx.float16
 ) -> Stored:
