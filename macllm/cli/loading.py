@@ -17,7 +17,7 @@ def load(name: str, dtype: str | None = None) -> "LLM":
     from macllm.api import load as load_model
 
     start = time.monotonic()
-    with DownloadDisplay(name) as display, Progress(f"loading {name}") as bar:
+    with DownloadDisplay(name) as display, Progress(f"loading {name}", passing=True) as bar:
 
         def read(done: int, total: int) -> None:
             if time.monotonic() - start > _SHOW_AFTER_S:

@@ -46,17 +46,15 @@ def size(count: int | float) -> str:
 
 
 def figures(m: "Metrics") -> str:
-    """The line under a reply."""
-    parts = [f"{m.prompt_tokens} prompt tokens" + (f" ({m.reused_tokens} reused)" if m.reused_tokens else "")]
+    """The line under a reply: prompt and its rate, time to first token, reply and its rate, memory."""
+    parts = [f"{m.prompt_tokens} prompt tok" + (f" ({m.reused_tokens} reused)" if m.reused_tokens else "")]
     if m.prefill_tps:
-        parts.append(f"{m.prefill_tps:.0f} tok/s prefill")
+        parts.append(f"{m.prefill_tps:.0f} tok/s")
     if m.decode_tokens:
-        parts.append(f"first token {m.ttft_s:.2f} s")
-        parts.append(f"{m.decode_tokens} tokens")
+        parts += [f"TTFT {m.ttft_s:.2f} s", f"{m.decode_tokens} tok"]
     if m.decode_tps:
         parts.append(f"{m.decode_tps:.1f} tok/s")
-    parts.append(f"{m.peak_memory_bytes / 1e9:.2f} GB peak")
-    return " · ".join(parts)
+    return " · ".join([*parts, size(m.peak_memory_bytes)])
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:

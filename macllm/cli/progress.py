@@ -19,7 +19,8 @@ class Progress:
     """Shows how far one piece of work is. Use as a context manager and call :meth:`update`.
 
     ``unit`` is ``bytes`` (shown as MB and GB) or the plural noun of what is counted. What is done at the
-    first update (a resumed download) does not count in the rate.
+    first update (a resumed download) does not count in the rate. A ``passing`` bar is gone from the terminal
+    when the work is done: what it told is of no use any more.
     """
 
     def __init__(
@@ -28,9 +29,11 @@ class Progress:
         total: int | None = None,
         *,
         unit: str = "bytes",
+        passing: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._label, self._total, self._unit, self._clock = label, total, unit, clock
+        self._passing = passing
         self._first: tuple[float, int] | None = None  # time and count of the first update
         self._shown = -1  # tenths, or for an unknown total the count, of the last line
         self._shown_at = clock()
@@ -61,7 +64,7 @@ class Progress:
 
     def _show_bar(self) -> None:
         if self._bar is None:
-            self._bar = _rich_bar(self._unit)
+            self._bar = _rich_bar(self._unit, self._passing)
             self._bar.start()
             self._bar.add_task(self._label, total=self._total, completed=self._done)
         self._bar.update(self._bar.task_ids[0], total=self._total, completed=self._done)
@@ -95,7 +98,7 @@ class Progress:
         return text
 
 
-def _rich_bar(unit: str) -> "RichProgress":
+def _rich_bar(unit: str, passing: bool) -> "RichProgress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -123,7 +126,7 @@ def _rich_bar(unit: str) -> "RichProgress":
         Rate(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True))
+    return Progress(*columns, console=Console(stderr=True), transient=passing)
 
 
 def _amount(count: float, unit: str) -> str:

@@ -122,7 +122,7 @@ def _answer(talk: Talk, text: str, show: Callable[[str], object] | None) -> None
         generation = talk.reply(text, _write)
     print(" [stopped]" if generation.finish_reason == "cancelled" else "")
     if show is not None:
-        show(figures(generation.metrics))
+        show(figures(generation.metrics) + "\n")
 
 
 def _help(talk: Talk, rest: str) -> str:

@@ -4,6 +4,7 @@ Step n + 1 is dispatched before the token of step n is read, so the device never
 choice, penalties and log-probabilities all stay on the device until then.
 """
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +12,20 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from macllm import sizes
 from macllm.engine.events import Done, Event, FinishReason, Prefill, Stats, Token, TopLogprob
 from macllm.engine.loading import Loaded
 from macllm.engine.meter import Meter
 from macllm.engine.metrics import Metrics
+from macllm.engine.placement import DTYPES
 from macllm.engine.processors import History, Processors, breaker_tokens
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.sampler import Sampler, top_logprobs
 from macllm.engine.session import Session
 from macllm.engine.text import TextOut
-from macllm.errors import ContextError, InputError
+from macllm.errors import ContextError, InputError, MemoryLimitError
 
+_OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  # what MLX's errors say
 STATS_EVERY_S = 0.125
 CPU_CHUNK, GPU_CHUNK = 256, 2048  # prompt tokens a prefill step
 
@@ -73,8 +77,12 @@ def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: O
             reason = yield from run.decode(limit)
     except GeneratorExit:  # the caller has enough; between two events all layers agree
         raise
-    except BaseException:
+    except BaseException as error:
         session.reset()  # some layers may have seen a token that others have not
+        if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
+            raise MemoryLimitError(
+                f"memory ran out at {len(prompt)} prompt tokens ({error}); use a shorter context or a smaller model"
+            ) from error
         raise
     yield Done(reason, run.text.finish(), run.metrics())
 
@@ -88,6 +96,14 @@ def _check(loaded: Loaded, prompt: Sequence[int], limits: Limits) -> int:
         raise InputError(
             f"the prompt holds token id {wrong}, but the model's ids go from 0 to {loaded.vocab - 1}"
         )
+    if loaded.spec is not None:
+        cache = sizes.kv_bytes(loaded.spec, len(prompt), DTYPES[loaded.backend.dtype].size)
+        limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory()
+        if 0 < limit < used + cache:
+            raise MemoryLimitError(
+                f"a prompt of {len(prompt)} tokens needs {cache / 1e9:.2f} GB of cache beside the {used / 1e9:.2f} GB in use, "
+                f"but models may take {limit / 1e9:.2f} GB here; shorten it or use a smaller model"
+            )
     room = loaded.max_context - len(prompt)
     if room < 0:
         raise ContextError(

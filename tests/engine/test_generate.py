@@ -1,5 +1,6 @@
 """The decode loop: what it yields, that no fast path changes it, and that a session stays what it says."""
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from macllm.engine.generate import Options, generate
 from macllm.engine.loading import Loaded
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.session import Session
-from macllm.errors import ContextError, InputError
+from macllm.errors import ContextError, InputError, MemoryLimitError
 
 Models = Callable[[str], Loaded]
 VARIANTS = ["llama", "qwen2-window", "qwen3-tied", "gemma3"]
@@ -127,9 +128,9 @@ def test_an_error_in_a_step_forgets_the_session(tiny_model: Models) -> None:
 
         def hidden(self, tokens: mx.array, caches: Sequence[object]) -> mx.array:
             loaded.model.hidden(tokens, caches)
-            raise RuntimeError("out of memory")
+            raise RuntimeError(f"[malloc] Unable to allocate {10**12} bytes.")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(MemoryLimitError, match="21 prompt tokens"):
         run(replace(loaded, model=Broken()), PROMPT, up_to(3), session)  # type: ignore[arg-type]
     assert session.tokens == []
     assert {cache.offset for cache in session.caches} == {0}
@@ -188,6 +189,13 @@ def test_a_prompt_longer_than_the_context_is_refused(tiny_model: Models) -> None
         run(loaded, PROMPT, up_to(4))
 
 
+def test_a_prompt_whose_cache_does_not_fit_is_refused(tiny_model: Models) -> None:
+    loaded = tiny_model("llama")
+    small = replace(loaded.backend, memory_limit_bytes=1000)
+    with pytest.raises(MemoryLimitError, match="a prompt of 21 tokens needs"):
+        run(replace(loaded, backend=small), PROMPT, up_to(4))
+
+
 @pytest.mark.parametrize(("prompt", "says"), [([], "empty"), ([5, 99], "99"), ([-1], "-1")])
 def test_a_prompt_that_cannot_be_is_refused(tiny_model: Models, prompt: list[int], says: str) -> None:
     with pytest.raises(InputError, match=says):
@@ -230,7 +238,7 @@ def test_dry_breaks_a_loop(tiny_model: Models) -> None:
     text = ids(run(loaded, PROMPT, Options(dry, Limits(max_tokens=60, ignore_eos=True))))
 
     def repeats(tokens: list[int]) -> int:
-        pairs = list(zip(tokens, tokens[1:], strict=False))
+        pairs = list(itertools.pairwise(tokens))
         return len(pairs) - len(set(pairs))
 
     assert repeats(text) < repeats(plain)

@@ -1,0 +1,72 @@
+"""What the documents show is what the program does."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import macllm
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.fixture(scope="module")
+def docs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs", ROOT / "scripts" / "docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["commands.md", "catalogue.md"])
+def test_generated_pages_are_up_to_date(docs: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    expected = docs.FILES[name]()
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == expected, "run `python scripts/docs.py`"
+
+
+def test_the_picture_shows_what_a_chat_shows(docs: ModuleType, starter_gguf: Path) -> None:
+    shown = docs.picture(docs.transcript(str(starter_gguf)))
+    recorded = (ROOT / "docs" / "chat.svg").read_text(encoding="utf-8")
+    name = docs.words_of(f"<text >{starter_gguf.stem}</text>")
+    assert docs.words_of(shown).replace(name, "starter") == docs.words_of(recorded)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_pages_exist(page: Path) -> None:
+    """Every ``macllm`` command line in a code block parses, options included."""
+    from macllm.cli.main import COMMANDS, MODULES, CommandParser
+
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL):
+        for line in re.findall(r"(?:^|[|/ ])macllm ([a-z]+)([^|\n#]*)", block):
+            name, rest = line
+            assert name in COMMANDS, f"macllm {name}"
+            module = importlib.import_module(f"macllm.cli.{MODULES.get(name, name)}")
+            parser = CommandParser(f"macllm {name}", module.HELP)
+            module.configure(parser)
+            known = {option for action in parser._actions for option in action.option_strings}
+            for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest):
+                assert option in known, f"macllm {name} {option}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_python_examples_run(page: str, starter_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    loaded = macllm.load(starter_gguf)
+    monkeypatch.setattr(macllm, "load", lambda *words, **options: loaded)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
