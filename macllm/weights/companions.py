@@ -1,0 +1,118 @@
+"""The files of a model folder beside the weights: config in the form every reader knows, tokenizer, licence."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from macllm.quantization import QuantizationPlan
+from macllm.spec import ModelSpec
+from macllm.weights.model_files import ModelFiles
+
+# Copied from a folder as they are. Code is not: nothing is run from a model folder.
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "tiktoken.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "*.tiktoken",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "generation_config.json",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+
+
+def copied_files(folder: Path) -> Iterator[Path]:
+    """The files of a folder that its conversion takes over, relative to it."""
+    for pattern in _COPIED:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                yield path.relative_to(folder)
+
+
+def copy_files(source: Path, destination: Path) -> None:
+    """Copies them; links become files."""
+    for name in copied_files(source):
+        (destination / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, destination / name)
+
+
+def converted_config(files: ModelFiles, plan: QuantizationPlan, dtype: str | None) -> dict[str, Any]:
+    """The config of the converted model, keys sorted as mlx-lm has them; ``dtype`` None: as it was."""
+    config = portable(files.config, files.spec)
+    for key in ("quantization", "quantization_config", "_name_or_path"):
+        config.pop(key, None)
+    if quantization := plan.to_config():
+        config["quantization"] = config["quantization_config"] = quantization
+    if dtype is not None:
+        config.pop("dtype", None)  # transformers 5; both it and older readers know the other name
+        config["torch_dtype"] = dtype
+    return dict(sorted(config.items()))
+
+
+def portable(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """A config that readers of the older form take for the same model.
+
+    transformers 5 writes ``rope_parameters``, which mlx-lm's classes pass over in silence; and for keys left out,
+    they do not all have the original's defaults.
+    """
+    config = dict(values)
+    parameters = config.get("rope_parameters")
+    if isinstance(parameters, Mapping) and parameters:
+        older = _older_rope(parameters)
+        if older is not None:
+            del config["rope_parameters"]
+            config |= older
+    mixer = spec.layers[0].mixer
+    for key, value in {
+        "tie_word_embeddings": spec.tied,
+        "num_key_value_heads": mixer.kv_heads,
+        "rms_norm_eps": spec.norm_eps,
+    }.items():
+        config.setdefault(key, value)
+    if "rope_parameters" not in config and mixer.rope is not None:
+        full = next((layer.mixer for layer in spec.layers if layer.mixer.window is None), mixer)
+        config.setdefault("rope_theta", full.rope.base if full.rope is not None else mixer.rope.base)
+    pattern = config.get("_sliding_window_pattern")
+    if pattern is not None and _follows(config.get("layer_types"), pattern):
+        config.setdefault("sliding_window_pattern", pattern)
+    return config
+
+
+def _older_rope(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``rope_theta`` and ``rope_scaling`` for ``rope_parameters``; None where only the newer form can say it."""
+    if "full_attention" not in parameters:
+        return None if _nested(parameters) else _flat(parameters)
+    local = parameters.get("sliding_attention", {})
+    if local.get("rope_type", "default") != "default":
+        return None
+    older = _flat(parameters["full_attention"])
+    return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    theta = {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
+    return theta | {"rope_scaling": None if kind == "default" else scaling}
+
+
+def _nested(parameters: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping) for value in parameters.values())
+
+
+def _follows(kinds: Any, pattern: int) -> bool:
+    """Whether every ``pattern``-th layer is full and the others slide."""
+    return isinstance(kinds, list) and all(
+        (kind == "full_attention") == ((index + 1) % pattern == 0) for index, kind in enumerate(kinds)
+    )

@@ -1,0 +1,275 @@
+"""Converts a model to another precision: reads, repacks or quantizes and writes one tensor after another.
+
+What is quantized already keeps its codes; nothing is quantized twice unless that is asked for. The result is a
+model folder as mlx-lm writes and loads it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+import mlx.core as mx
+
+from macllm.errors import InputError, MacllmError, TokenizerError
+from macllm.quantization import QuantizationPlan
+from macllm.spec import TensorSpec
+from macllm.weights import companions
+from macllm.weights.model_files import ModelFiles, open_model
+from macllm.weights.plan import Plan, Target, decide
+from macllm.weights.save import (
+    SHARD_BYTES,
+    SYNC_BYTES,
+    Entry,
+    PartialFolder,
+    Shard,
+    Unit,
+    index_of,
+    make_shards,
+)
+from macllm.weights.source import Source
+from macllm.weights.tensor import Dense, Stored
+
+_SPARE_BYTES = 50_000_000  # for the files beside the weights
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is going to be written; ``present_bytes`` of it are there from an interrupted run."""
+
+    tensors: int
+    total_bytes: int
+    present_bytes: int
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A tensor is written, or some rows of a large one: bytes of all, those of an earlier run included."""
+
+    name: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user would want to know about the result, as one sentence."""
+
+    text: str
+
+
+Event: TypeAlias = Planned | Converted | Notice
+Report: TypeAlias = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion. Names of matrices are those in the written files."""
+
+    path: Path
+    parameters: int
+    size_bytes: int  # of the weights
+    quantization: QuantizationPlan
+    dtype: str | None  # of what is not packed; None: as in the source
+    kept: tuple[str, ...]  # matrices whose codes were taken over
+    quantized: tuple[str, ...]
+    plain: tuple[str, ...]
+    notices: tuple[str, ...]
+    elapsed_s: float
+    peak_memory_bytes: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.size_bytes * 8 / self.parameters
+
+
+def ignore(event: Event) -> None:
+    """The report of a caller who does not want to know."""
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that may still be written to the disk of ``folder``, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def convert(
+    source: Path,
+    destination: Path,
+    target: Target | None = None,
+    report: Report = ignore,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    sync_bytes: int = SYNC_BYTES,
+    disk_free: Callable[[Path], int] = free_bytes,
+) -> Conversion:
+    """Writes the model of ``source`` (a folder or a GGUF file) to the new folder ``destination``.
+
+    Interrupted, the same call goes on where it stopped. Raises InputError where the destination is taken or the
+    source cannot be converted so, MacllmError where the disk is too small.
+    """
+    target = target or Target()
+    destination = destination.absolute()
+    refuse_existing(destination)
+    files = open_model(source)
+    if not files.native:
+        from macllm.weights.foreign import convert_foreign
+
+        return convert_foreign(files, destination, target, report, disk_free)
+    return _Run(files, destination, target, report).write(shard_bytes, sync_bytes, disk_free)
+
+
+def refuse_existing(destination: Path) -> None:
+    """Raises InputError where there is something already."""
+    if destination.exists() or destination.is_symlink():
+        raise InputError(f"{destination} exists already; delete it, or choose another destination")
+
+
+def check_space(needed: int, destination: Path, disk_free: Callable[[Path], int]) -> None:
+    """Raises MacllmError where the disk cannot hold ``needed`` bytes more."""
+    free, needed = disk_free(destination.parent), needed + _SPARE_BYTES
+    if needed > free:
+        raise MacllmError(
+            f"{destination}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free on its disk; free some "
+            "space, or choose a destination on another disk"
+        )
+
+
+class _Run:
+    """One conversion of a native model."""
+
+    def __init__(self, files: ModelFiles, destination: Path, target: Target, report: Report) -> None:
+        self.files, self.destination, self.target, self.report = files, destination, target, report
+        self.source = Source(files, target)
+        self.plan: Plan = decide(files.spec, target, self.source.held, self.source.checkpoint.label)
+        self.naming = self.source.target_naming
+        self.tensors = list(files.spec.tensors())
+        self.units = [self._unit(tensor) for tensor in self.tensors]
+        self.notices = list(_notices(self.plan, self.naming.stored))
+
+    def write(self, shard_bytes: int, sync_bytes: int, disk_free: Callable[[Path], int]) -> Conversion:
+        start = time.perf_counter()
+        mx.reset_peak_memory()
+        shards = make_shards(self.units, shard_bytes)
+        folder = PartialFolder(self.destination, self._identity(), self.units, shards, sync_bytes)
+        check_space(folder.left_bytes(), self.destination, disk_free)
+        total = sum(unit.nbytes for unit in self.units)
+        with folder:
+            self.report(Planned(len(self.units), total, folder.done_bytes))
+            for tensor in self.tensors[folder.done :]:
+                self._write(folder, tensor, total)
+            self._write_companions(folder, shards)
+            folder.publish()
+        for notice in self.notices:
+            self.report(Notice(notice))
+        return self._result(total, time.perf_counter() - start)
+
+    def _write(self, folder: PartialFolder, tensor: TensorSpec, total: int) -> None:
+        before, unit = folder.done_bytes, self.units[folder.done]
+        for first, part in self.source.rows(tensor.name, self.plan.formats.get(tensor.name)):
+            folder.write_rows(first, dict(zip((e.name for e in unit.entries), _arrays(part), strict=True)))
+            done = before + unit.nbytes * (first + part.shape[0]) // tensor.shape[0]
+            self.report(Converted(unit.entries[0].name, done, total))
+        folder.finish_unit()
+        mx.clear_cache()  # what a large tensor leaves would be kept for the next
+
+    def _unit(self, tensor: TensorSpec) -> Unit:
+        """The arrays a tensor is written as."""
+        name = self.naming.stored(tensor.name)
+        dtype = self.source.dtype_of(tensor.name)
+        q = self.plan.formats.get(tensor.name)
+        if q is None:
+            return Unit((Entry(name, dtype, tensor.shape),))
+        module, (*rows, width) = name.removesuffix(".weight"), tensor.shape
+        weight = Entry(name, mx.uint32, (*rows, width * q.bits // 32))
+        affine = q.mode == "affine"
+        groups = (*rows, width // q.group_size)
+        scales = Entry(f"{module}.scales", dtype if affine else mx.uint8, groups)
+        return Unit(
+            (weight, scales, Entry(f"{module}.biases", dtype, groups)) if affine else (weight, scales)
+        )
+
+    def _identity(self) -> dict[str, object]:
+        from macllm import __version__
+
+        return {
+            "macllm": __version__,
+            "mlx": version("mlx"),
+            "source": self.source.identity(),
+            "target": asdict(self.target),
+        }
+
+    @property
+    def _dtype(self) -> str | None:
+        dtype = self.source.dtype
+        return str(dtype).rpartition(".")[2] if dtype is not None else None
+
+    def _write_companions(self, folder: PartialFolder, shards: list[Shard]) -> None:
+        folder.write_json("model.safetensors.index.json", index_of(shards, self.files.spec.parameters))
+        config = companions.converted_config(self.files, self.plan.to_config(self.naming), self._dtype)
+        if self.files.gguf is None:
+            companions.copy_files(self.files.path, folder.path)
+        else:
+            self._write_tokenizer(folder, config)
+        folder.write_json("config.json", config)
+
+    def _write_tokenizer(self, folder: PartialFolder, config: dict[str, object]) -> None:
+        """From a GGUF: the tokenizer as files, and every token that ends a reply in the config."""
+        from macllm.tokenizer.save import save_tokenizer
+
+        try:
+            tokenizer = self.files.tokenizer()
+            save_tokenizer(tokenizer, folder.path)
+        except TokenizerError as error:
+            self.notices.append(f"no tokenizer was written: {error}")
+            return
+        known = config.get("eos_token_id")
+        ends = known if isinstance(known, list) else [known] if known is not None else []
+        ends = [*ends, *sorted(tokenizer.eos_ids - set(ends))]
+        if ends:
+            config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+
+    def _result(self, total: int, elapsed: float) -> Conversion:
+        stored = self.naming.stored
+        return Conversion(
+            path=self.destination,
+            parameters=self.files.spec.parameters,
+            size_bytes=total,
+            quantization=self.plan.to_config(self.naming),
+            dtype=self._dtype,
+            kept=tuple(map(stored, self.plan.kept)),
+            quantized=tuple(map(stored, (*self.plan.quantized, *self.plan.requantized))),
+            plain=tuple(stored(name) for name, q in self.plan.formats.items() if q is None),
+            notices=tuple(self.notices),
+            elapsed_s=elapsed,
+            peak_memory_bytes=mx.get_peak_memory(),
+        )
+
+
+def _arrays(stored: Stored) -> list[mx.array]:
+    if isinstance(stored, Dense):
+        return [stored.array]
+    return [stored.weight, stored.scales, *([stored.biases] if stored.biases is not None else [])]
+
+
+def _notices(plan: Plan, stored: Callable[[str], str]) -> Iterator[str]:
+    def listed(names: tuple[str, ...]) -> str:
+        shown = ", ".join(stored(name).removesuffix(".weight") for name in names[:3])
+        return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    if plan.unfit:
+        yield f"not quantized, the width is no multiple of the group: {listed(plan.unfit)}"
+    if plan.expanded:
+        yield (
+            f"expanded, MLX has no such packing: {listed(plan.expanded)}; -q with --requantize packs them again, at a "
+            "loss"
+        )
+    if plan.unlike:
+        kinds = " and ".join(sorted({str(plan.formats[name]) for name in plan.unlike}))
+        yield f"kept as they came ({kinds}): {listed(plan.unlike)}"
+    if plan.requantized:
+        yield f"quantized a second time, which loses more than once from 16 bits: {listed(plan.requantized)}"

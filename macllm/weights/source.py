@@ -1,0 +1,172 @@
+"""The weights a conversion reads: how each tensor is held, in which type, and its rows as the target wants them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import mlx.core as mx
+
+from macllm.errors import CheckpointError
+from macllm.quantization import Quantization
+from macllm.weights import gguf_types
+from macllm.weights.checkpoint import Checkpoint
+from macllm.weights.model_files import ModelFiles
+from macllm.weights.names import Naming, hugging_face
+from macllm.weights.parameters import CheckpointParameters, Placement
+from macllm.weights.plan import Held, Target
+from macllm.weights.safetensors import SafetensorsCheckpoint
+from macllm.weights.tensor import Dense, Packed, Stored
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+_FILE_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
+_PLAIN_TYPES = ("F32", "F16", "BF16", "F64")
+_CHUNK = 1 << 24  # weights at once: intermediates of a large matrix stay small beside it
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to be converted. Raises CheckpointError where its tensors are not those of its config."""
+
+    files: ModelFiles
+    target: Target
+
+    def __post_init__(self) -> None:
+        # made for its checks of names and shapes
+        CheckpointParameters(self.files.spec, self.checkpoint, self.naming, Placement(mx.float32))
+
+    @cached_property
+    def naming(self) -> Naming:
+        return self.files.naming
+
+    @cached_property
+    def target_naming(self) -> Naming:
+        """Names of what is written: Hugging Face's, as mlx-lm has them."""
+        return hugging_face(self.files.spec)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return self.files.checkpoint(self._gguf_dtype)
+
+    @cached_property
+    def held(self) -> dict[str, Held]:
+        """How every quantizable tensor is held, by canonical name."""
+        return {
+            tensor.name: self._held(tensor.name) for tensor in self.files.spec.tensors() if tensor.quantizable
+        }
+
+    @cached_property
+    def dtype(self) -> mx.Dtype | None:
+        """The one type of all that is not packed, scales included; None: each tensor keeps its own.
+
+        Readers promote: scales in float16 beside norms in bfloat16 would make mlx-lm compute in float32. Affine
+        scales are float16 where the family's numbers allow it (bfloat16 has 8 bits of precision); MLX expands
+        the other modes to bfloat16.
+        """
+        if self.target.dtype is not None:
+            return DTYPES[self.target.dtype]
+        if self.files.gguf is not None:
+            return self._gguf_dtype
+        if not self.target.quantize or any(held.quantized for held in self.held.values()):
+            return None
+        return self._half if self.target.base.mode == "affine" else mx.bfloat16
+
+    def dtype_of(self, name: str) -> mx.Dtype:
+        """The type in which a plain tensor is written."""
+        if self.dtype is not None:
+            return self.dtype
+        return self._dtype_of(name)
+
+    def read(self, name: str) -> Stored:
+        """A tensor under its target's convention: rows and offsets as Hugging Face has them."""
+        stored = self.checkpoint.read(self.naming.stored(name))
+        ours, theirs = self.naming.operation(name), self.target_naming.operation(name)
+        return stored if ours == theirs else theirs.store(ours.load(stored))
+
+    def rows(self, name: str, packing: Quantization | None) -> Iterator[tuple[int, Stored]]:
+        """The tensor in its target's form, some rows at a time, each with the number of its first row."""
+        stored = self.read(name)
+        mx.eval(_arrays(stored))
+        step = max(1, _CHUNK // max(1, stored.shape[-1])) if len(stored.shape) > 1 else stored.shape[0]
+        for start in range(0, stored.shape[0], step):
+            yield start, self._formed(name, stored.rows(slice(start, start + step)), packing)
+
+    def identity(self) -> list[list[Any]]:
+        """What tells these files from others: path, size, time of change."""
+        if self.files.gguf is not None:
+            paths = {
+                tensor.file.path for tensor in self.files.gguf.tensors.values()
+            }  # several where it is split
+        else:
+            paths = {*self.files.path.glob("*.safetensors"), self.files.path / "config.json"}
+        return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(paths)]
+
+    @property
+    def _half(self) -> mx.Dtype:
+        return mx.bfloat16 if self.files.spec.needs_bfloat16_range else mx.float16
+
+    @cached_property
+    def _gguf_dtype(self) -> mx.Dtype:
+        """A GGUF keeps norms in float32 whatever its matrices are: those decide."""
+        if self.target.dtype is not None:
+            return DTYPES[self.target.dtype]
+        if self.files.gguf is None:
+            return mx.float16
+        tensors = self.files.gguf.tensors.values()
+        types = {tensor.type_name for tensor in tensors if len(tensor.shape) > 1}
+        if types == {"F32"} and not self.target.quantize:
+            return mx.float32
+        return mx.bfloat16 if "BF16" in types and types <= {"BF16", "F32"} else self._half
+
+    def _held(self, name: str) -> Held:
+        stored = self.naming.stored(name)
+        if self.files.gguf is not None:
+            type_name = self.files.gguf.tensors[stored].type_name
+            return Held(type_name not in _PLAIN_TYPES, gguf_types.packing(type_name))
+        assert isinstance(self.checkpoint, SafetensorsCheckpoint)
+        packing = self.checkpoint.quantization(stored)
+        return Held(packing is not None, packing)
+
+    def _dtype_of(self, name: str) -> mx.Dtype:
+        """The type a folder keeps a tensor in; of a packed one, that of its affine scales."""
+        stored = self.naming.stored(name)
+        placement = self.checkpoint.placement(stored)
+        if placement in _FILE_DTYPES:
+            return _FILE_DTYPES[placement]
+        tensor = self.checkpoint.read(stored)  # not evaluated: an error, or a packed matrix's type
+        assert isinstance(tensor, Packed)
+        affine = tensor.quantization.mode == "affine"
+        return tensor.scales.dtype if affine else self._dtype_of("norm.weight")
+
+    def _formed(self, name: str, part: Stored, packing: Quantization | None) -> Stored:
+        dtype = self.dtype_of(name)
+        if isinstance(part, Packed) and part.quantization == packing:
+            if packing.mode != "affine" or part.biases is None:
+                return part
+            return replace(
+                part, scales=self._cast(name, part.scales, dtype), biases=self._cast(name, part.biases, dtype)
+            )
+        values = part.dequantize(mx.float32) if isinstance(part, Packed) else part.array
+        values = self._cast(name, values, dtype)
+        if packing is None:
+            return Dense(values)
+        weight, scales, *biases = mx.quantize(values, packing.group_size, packing.bits, packing.mode)
+        return Packed(weight, scales, biases[0] if biases else None, packing)
+
+    def _cast(self, name: str, values: mx.array, dtype: mx.Dtype) -> mx.array:
+        """Raises CheckpointError rather than to write infinity for a number beyond float16."""
+        if values.dtype == dtype:
+            return values
+        cast = values.astype(dtype)
+        if dtype == mx.float16 and not mx.isfinite(cast).all().item():
+            raise CheckpointError(
+                f"{self.checkpoint.label}: {self.naming.stored(name)} holds values that float16 cannot; "
+                "add --dtype bfloat16"
+            )
+        return cast
+
+
+def _arrays(stored: Stored) -> list[mx.array]:
+    if isinstance(stored, Dense):
+        return [stored.array]
+    return [stored.weight, stored.scales, *([stored.biases] if stored.biases is not None else [])]
