@@ -1,0 +1,283 @@
+"""``macllm explain``: what a model is, layer by layer, how its weights are placed, and on which Mac it fits."""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from macllm.cli.options import add_json
+from macllm.cli.output import print_json, print_table, size
+
+if TYPE_CHECKING:
+    from macllm.explain import Explanation
+    from macllm.spec import Attention, Layer, ModelSpec, Rope
+    from macllm.weights.model_files import ModelFiles
+
+HELP = "Show what a model is, how its weights are stored, and on which Mac it fits. Nothing is downloaded or loaded."
+WIDTH = 80
+GB = 1e9
+_COUNTED = (
+    "-: does not fit. Usable is what macOS lets the GPU take by default: about two thirds of the memory up to 32 GB,"
+    " three quarters above (Metal's recommendedMaxWorkingSetSize; `macllm doctor` shows this machine's). Counted are"
+    " weights, a KV cache in 16 bits and one prefill chunk; for QLoRA a rank 8 adapter on 4-bit weights and a"
+    " sequence of 2,048 tokens."
+)
+_HEADS = {"16": "16-bit", "8": "8-bit", "4": "4-bit", "stored": "as is"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a folder with a config.json, a .gguf file, an installed or catalogue name, a repository",
+    )
+    parser.add_argument(
+        "--context",
+        type=_tokens,
+        metavar="N",
+        help="show the memory that N tokens of context take (default: the longest that fits)",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shows the explanation."""
+    from macllm.explain import explain
+
+    files = find(args.model)
+    name = None if Path(args.model).expanduser().exists() else args.model
+    found = explain(files, name=name, context=args.context, dtype=_dtype())
+    if args.json:
+        print_json(as_json(found))
+    else:
+        show(found, args.context)
+    return 0
+
+
+def find(text: str) -> "ModelFiles":
+    """The model that a name, path or source means. Of a repository that is not installed, only the config."""
+    from macllm.errors import SourceError
+    from macllm.hub import catalogue, source, store
+    from macllm.weights.model_files import ModelFiles, open_model
+
+    installed = store.resolve(text)
+    if installed is not None:
+        return open_model(installed.path)
+    known = catalogue.entries()
+    wanted = source.parse(text, known)
+    if isinstance(wanted, source.CatalogueSource):
+        entry = known[wanted.name]
+        local = store.resolve(str(entry.source))
+        if local is not None:
+            return open_model(local.path)
+        wanted = entry.source
+    if isinstance(wanted, source.LocalSource):
+        return open_model(wanted.path)
+    if isinstance(wanted, source.HubSource) and wanted.file is None and wanted.quant is None:
+        from macllm.hub.config_file import fetch_config
+
+        return ModelFiles(Path(wanted.repo), fetch_config(wanted))
+    raise SourceError(f"{text} is not installed; pull it with `macllm pull {text}`, then explain it")
+
+
+def as_json(found: "Explanation") -> dict[str, Any]:
+    """The explanation's facts; the promised keys first."""
+    promised = "family native layers parameters weight_bytes kv_bytes_per_token max_context rewindable trainable_memory"
+    more = "name context kv_bytes needed_bytes placements fits notes"
+    values = asdict(found)
+    return {key: values[key] for key in f"{promised} {more}".split()}
+
+
+def show(found: "Explanation", context: int | None) -> None:
+    """Prints the header, the layers, the weights' formats and the table of Macs."""
+    print("\n".join(header(found)))
+    if found.spec is not None:
+        print("\n" + "\n".join(diagram(found.spec)))
+    if found.placements:
+        _gap()
+        rows = [(p.format, p.tensors, size(p.bytes), p.placement) for p in found.placements]
+        print_table(("WEIGHTS", "TENSORS", "SIZE", "IN MEMORY"), rows, right=(1, 2))
+    if found.fits:
+        _gap()
+        _show_fits(found, context)
+    else:
+        print("\nNot enough is known of this architecture to say on which Mac it fits.")
+    for note in found.notes:
+        print("\n" + textwrap.fill(note, WIDTH))
+
+
+def header(found: "Explanation") -> list[str]:
+    """Two or three lines: name, family, and the sizes that are known."""
+    runs = "native" if found.native else "not native: run by mlx-lm's classes, where it has them"
+    facts = {
+        "{} parameters": found.parameters and _count(found.parameters),
+        "{} layers": found.layers,
+        "context {}": found.max_context and f"{found.max_context:,}",
+        "{} of weights": found.weight_bytes and size(found.weight_bytes),
+        "{} of KV cache a token": found.kv_bytes_per_token and size(found.kv_bytes_per_token),
+    }
+    words = ", ".join(text.format(value) for text, value in facts.items() if value is not None)
+    return [f"{found.name}  ({found.family}, {runs})", *_wrapped("  ", words, break_at=", ")]
+
+
+def diagram(spec: "ModelSpec") -> list[str]:
+    """The layers from the embedding to the head, equal ones folded."""
+    scaled = f", times {spec.embed_scale:.4g}" if spec.embed_scale is not None else ""
+    tied = ", also the head" if spec.tied else ""
+    kinds = list(dict.fromkeys(spec.layers))
+    lines = [f"  embed   {spec.vocab:,} x {spec.dim:,}{scaled}{tied}", "    │"]
+    if len(kinds) == 1:
+        lines += [f"  {_span('layer', 0, len(spec.layers) - 1)}", *_block(kinds[0])]
+    else:
+        labels = _labels(kinds)
+        lines += _wrapped("  layers  ", " | ".join(_runs(spec.layers, labels)), break_at=" | ")
+        for kind in kinds:
+            count = sum(layer == kind for layer in spec.layers)
+            lines += [
+                "    │",
+                f"  {labels[kind]}: {count} {'layer' if count == 1 else 'layers'}",
+                *_block(kind),
+            ]
+    return [*lines, "    │", "  norm", f"  head    {spec.dim:,} → {spec.vocab:,}"]
+
+
+def _block(layer: "Layer") -> Iterator[str]:
+    after = " ─ norm" if layer.placement == "sandwich" else ""
+    rows = (("attention", attention_words(layer.mixer)), ("mlp", mlp_words(layer)))
+    width = len("    ├─ norm ─ attention") + len(after) + 2
+    for name, words in rows:
+        yield from _wrapped(f"    ├─ norm ─ {name}{after}".ljust(width), words, break_at=", ", margin="    │")
+
+
+def attention_words(mixer: "Attention") -> str:
+    """Heads, reach, rope and what is unusual."""
+    heads = f"{mixer.heads} heads of {mixer.head_dim}"
+    if mixer.kv_heads != mixer.heads:
+        heads += f" on {mixer.kv_heads} kv {'head' if mixer.kv_heads == 1 else 'heads'}"
+    parts = [heads, f"the last {mixer.window:,} tokens" if mixer.window is not None else "all tokens"]
+    if mixer.rope is not None:
+        parts.append(_rope_words(mixer.rope))
+    if mixer.qk_norm:
+        parts.append("norms on q and k")
+    if mixer.bias:
+        parts.append("biases on q, k, v and o" if mixer.out_bias else "biases on q, k and v")
+    return ", ".join(parts)
+
+
+def mlp_words(layer: "Layer") -> str:
+    """Widths and activation."""
+    mlp = layer.channel
+    activation = mlp.activation.removesuffix("_tanh")
+    biased = ", biases" if mlp.bias else ""
+    return f"{mlp.dim:,} → {mlp.hidden:,} → {mlp.dim:,}, {activation}-gated{biased}"
+
+
+def _rope_words(rope: "Rope") -> str:
+    from macllm.spec import LinearScaling, Llama3Scaling, YarnScaling
+
+    match rope.scaling:
+        case LinearScaling(factor):
+            scaling = f" stretched {factor:g} times"
+        case Llama3Scaling(factor):
+            scaling = f" stretched {factor:g} times (llama3)"
+        case YarnScaling(factor):
+            scaling = f" stretched {factor:g} times (yarn)"
+        case None:
+            scaling = ""
+        case _:
+            scaling = " stretched by a table"
+    return f"rope {rope.base:,.0f}{scaling}"
+
+
+def _labels(kinds: Sequence["Layer"]) -> dict["Layer", str]:
+    """A short name for each kind of layer: its window where that tells them apart, else a number too."""
+    names = [f"sliding {k.mixer.window:,}" if k.mixer.window is not None else "full" for k in kinds]
+    if len(set(names)) < len(names):
+        names = [f"{name} (kind {number})" for number, name in enumerate(names, 1)]
+    return dict(zip(kinds, names, strict=True))
+
+
+def _runs(layers: Sequence["Layer"], labels: dict["Layer", str]) -> Iterator[str]:
+    """``0-4 sliding 512``, ``5 full``, ...: neighbours of one kind together."""
+    first = 0
+    for index, layer in enumerate(layers):
+        if index + 1 == len(layers) or layers[index + 1] != layer:
+            span = f"{first}-{index}" if index > first else f"{first}"
+            yield f"{span} {labels[layer]}"
+            first = index + 1
+
+
+def _span(noun: str, first: int, last: int) -> str:
+    return f"{noun}s  {first}-{last}, all alike" if last > first else f"{noun}   {first}"
+
+
+def _wrapped(head: str, words: str, *, break_at: str, margin: str = "") -> list[str]:
+    """``words`` after ``head``, broken within 80 columns only at ``break_at``, continued below their start."""
+    lines, line = [], head
+    for index, part in enumerate(words.split(break_at)):
+        joint = break_at if index else ""
+        if index and len(line) + len(joint) + len(part) + len(break_at.rstrip()) > WIDTH:
+            lines.append((line + joint).rstrip())
+            line, joint = margin.ljust(len(head)), ""
+        line += joint + part
+    return [*lines, line]
+
+
+def _show_fits(found: "Explanation", context: int | None) -> None:
+    keys = [key for key in _HEADS if key in found.needed_bytes]
+    rows = []
+    for fit in found.fits:
+        cells = [_cell(fit.contexts[key], found.needed_bytes[key], fit.usable_bytes, context) for key in keys]
+        qlora = {True: "fits", False: "-", None: "?"}[fit.qlora]
+        rows.append((f"{fit.memory_gb} GB", f"{fit.usable_bytes / GB:.1f} GB", *cells, qlora))
+    if context is None:
+        print("The longest context that fits, by the Mac's memory and the weights' precision:")
+    else:
+        print(f"Memory that {context:,} tokens of context take, by the weights' precision:")
+    heads = ("MAC", "USABLE", *(_HEADS[key] for key in keys), "QLoRA")
+    print_table(heads, rows, right=range(len(heads)))
+    _gap()
+    print(textwrap.fill(_COUNTED, WIDTH))
+
+
+def _gap() -> None:
+    """An empty line beside a table; on a terminal tables bring their own."""
+    if not sys.stdout.isatty():
+        print()
+
+
+def _cell(longest: int, needed: int, usable: int, context: int | None) -> str:
+    if context is not None:
+        return f"{needed / GB:.1f} GB" if needed <= usable else "-"
+    if longest < 1024:
+        return f"{longest}" if longest else "-"
+    return f"{longest // 1024}k"
+
+
+def _count(number: int) -> str:
+    for unit, name in ((1e9, "billion"), (1e6, "million")):
+        if number >= unit:
+            return f"{number / unit:.4g} {name}"
+    return f"{number:,}"
+
+
+def _dtype() -> str:
+    """The type a GPU would compute in: this machine's, or on a CPU, which is for trying out, a Mac's."""
+    from macllm.backend import current
+
+    backend = current()
+    return backend.dtype if backend.name != "cpu" else "float16"
+
+
+def _tokens(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of tokens")
+    return value

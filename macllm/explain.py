@@ -1,0 +1,328 @@
+"""What a model is, in numbers: layers, sizes, how its weights are stored and placed, and on which Mac it fits.
+
+A config is enough; where the weights are there, their headers are read too. No weight is loaded.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from macllm import sizes
+from macllm.errors import CheckpointError, ConfigError, OptionError
+from macllm.quantization import Quantization
+from macllm.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from macllm.weights.gguf_file import GGUFFile
+    from macllm.weights.model_files import ModelFiles
+
+MACS_GB = (8, 16, 24, 32, 64, 128)  # as Apple sells them: powers of two
+# What macOS lets a GPU take (Metal's recommendedMaxWorkingSetSize): 5.3 of 8 GiB, 21.3 of 32, 48 of 64. Some
+# newer systems allow more; `macllm doctor` asks the machine itself.
+SMALL_SHARE, LARGE_SHARE, LARGEST_SMALL_GB = 2 / 3, 3 / 4, 32
+LEAST_CONTEXT = 1024  # tokens; a model that has room for fewer does not fit
+PRECISIONS: Mapping[str, Quantization | None] = {
+    "16": None,
+    "8": Quantization(8, 64),
+    "4": Quantization(4, 64),
+}
+STORED = "stored"  # beside the precisions: the weights as they are
+# Parts of config keys that stand for a mixer with another cache than keys and values of every token.
+_NOT_PLAIN = ("kv_lora", "ssm", "mamba", "linear_", "conv_", "block_type", "hybrid", "attn_type", "rwkv")
+_VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
+
+Needed: TypeAlias = Callable[[int], int]  # tokens of context to bytes
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The tensors of one storage format, and what becomes of them in memory."""
+
+    format: str
+    tensors: int
+    bytes: int
+    placement: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a Mac of this much memory runs: by precision the longest context, 0 where the model does not fit."""
+
+    memory_gb: int
+    usable_bytes: int
+    contexts: Mapping[str, int]
+    qlora: bool | None  # None: unknown for a model that mlx-lm runs
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A model's facts. ``native`` is false where mlx-lm's classes run it; None is what cannot be known then.
+
+    Bytes of the KV cache are those of 16-bit values. ``needed_bytes`` is what weights, cache and prefill take by
+    precision at ``context`` tokens.
+    """
+
+    name: str
+    family: str
+    native: bool
+    layers: int | None
+    parameters: int | None
+    weight_bytes: int | None
+    kv_bytes_per_token: int | None
+    max_context: int | None
+    rewindable: bool | None
+    trainable_memory: int | None
+    placements: tuple[Placed, ...]
+    context: int | None
+    kv_bytes: int | None
+    needed_bytes: Mapping[str, int]
+    fits: tuple[Fit, ...]
+    notes: tuple[str, ...]
+    spec: ModelSpec | None
+
+
+def usable_bytes(memory_gb: int) -> int:
+    """What a model may take of a Mac's memory."""
+    share = SMALL_SHARE if memory_gb <= LARGEST_SMALL_GB else LARGE_SHARE
+    return int(memory_gb * 2**30 * share)
+
+
+def explain(
+    files: "ModelFiles", *, name: str | None = None, context: int | None = None, dtype: str = "float16"
+) -> Explanation:
+    """Explains a model; ``context`` is the number of tokens to count memory for (None: the longest).
+
+    ``dtype`` is the type it would be computed in, which the words about a GGUF's scales depend on. Raises
+    ConfigError for a config that cannot be run, OptionError for a context beyond the model's.
+    """
+    spec = (
+        files.spec if files.native else None
+    )  # first: a config that is refused is refused before its weights
+    weights = _Weights(files, dtype)
+    facts = _native(spec, weights) if spec is not None else _foreign(files, weights)
+    longest = facts.max_context
+    if context is not None and (context < 1 or (longest is not None and context > longest)):
+        limit = f"from 1 to the model's {longest}" if longest is not None else "at least 1"
+        raise OptionError(f"context={context} is out of range (expected {limit})")
+    tokens = context if context is not None else longest
+    return Explanation(
+        name=name or (files.path.stem if files.gguf is not None else files.path.resolve().name),
+        family=facts.family,
+        native=files.native,
+        layers=facts.layers,
+        parameters=facts.parameters,
+        weight_bytes=weights.stored_bytes,
+        kv_bytes_per_token=facts.kv(1) if facts.kv is not None else None,
+        max_context=longest,
+        rewindable=facts.spec.rewindable if facts.spec is not None else None,
+        trainable_memory=_trainable(facts.spec, weights.stored_bytes),
+        placements=weights.placements,
+        context=tokens,
+        kv_bytes=facts.kv(tokens) if facts.kv is not None and tokens is not None else None,
+        needed_bytes={key: need(tokens) for key, need in facts.needed.items()} if tokens is not None else {},
+        fits=tuple(_fit(memory, facts) for memory in MACS_GB) if facts.needed and longest else (),
+        notes=weights.notes,
+        spec=facts.spec,
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    family: str
+    layers: int | None
+    parameters: int | None
+    max_context: int | None
+    kv: Needed | None
+    needed: Mapping[str, Needed]
+    spec: ModelSpec | None
+
+
+def _native(spec: ModelSpec, weights: "_Weights") -> _Facts:
+    quantizable = [tensor.name for tensor in spec.tensors() if tensor.quantizable]
+    held = {
+        key: sizes.weight_bytes(spec, dict.fromkeys(quantizable, packing))
+        for key, packing in PRECISIONS.items()
+    }
+    if weights.loaded_bytes is not None and weights.loaded_bytes != held["16"]:
+        held[STORED] = weights.loaded_bytes
+    return _Facts(
+        spec.family,
+        len(spec.layers),
+        spec.parameters,
+        spec.max_context,
+        partial(sizes.kv_bytes, spec),
+        {key: partial(sizes.working_bytes, spec, count) for key, count in held.items()},
+        spec,
+    )
+
+
+def _foreign(files: "ModelFiles", weights: "_Weights") -> _Facts:
+    """What a config says of an architecture that macllm has no family for; mlx-lm's classes run it."""
+    family = files.config.get("model_type")
+    if not isinstance(family, str):
+        raise ConfigError(f"{files.label}: there is no 'model_type'; this is not a language model's config")
+    nested = files.config.get("text_config")
+    config = {**files.config, **nested} if isinstance(nested, Mapping) else files.config
+    kv = _plain_kv_bytes(config)
+    held: dict[str, int] = {}
+    if weights.parameters is not None and kv is not None:
+        held = {
+            key: packing.nbytes(weights.parameters) if packing is not None else weights.parameters * 2
+            for key, packing in PRECISIONS.items()
+        }
+        if weights.loaded_bytes is not None and weights.loaded_bytes != held["16"]:
+            held[STORED] = weights.loaded_bytes
+    return _Facts(
+        family,
+        _integer(config, "num_hidden_layers", "n_layer", "n_layers"),
+        weights.parameters,
+        _integer(config, "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"),
+        kv,
+        {key: partial(_sum, count, kv) for key, count in held.items() if kv is not None},
+        None,
+    )
+
+
+def _sum(weight_bytes: int, kv: Needed, tokens: int) -> int:
+    return weight_bytes + kv(tokens)
+
+
+def _plain_kv_bytes(config: Mapping[str, Any]) -> Needed | None:
+    """The cache of a model whose layers are all attention; None where that is not certain.
+
+    A window counts where ``layer_types`` says which layers have it; else it is left out, which is never too little.
+    """
+    if any(part in key for key in config for part in _NOT_PLAIN):
+        return None
+    layers, heads = _integer(config, "num_hidden_layers"), _integer(config, "num_attention_heads")
+    width, window = _integer(config, "hidden_size"), _integer(config, "sliding_window")
+    if layers is None or heads is None or width is None:
+        return None
+    kinds = config.get("layer_types")
+    kinds = kinds if isinstance(kinds, list) else []
+    if not set(kinds) <= {"full_attention", "sliding_attention"}:
+        return None
+    sliding = kinds.count("sliding_attention") if window is not None else 0
+    kv_heads = _integer(config, "num_key_value_heads") or heads
+    per_token = 2 * kv_heads * (_integer(config, "head_dim") or width // heads) * 2
+    return lambda tokens: per_token * ((layers - sliding) * tokens + sliding * min(tokens, window or tokens))
+
+
+def _integer(config: Mapping[str, Any], *keys: str) -> int | None:
+    found = (config.get(key) for key in keys)
+    return next((value for value in found if type(value) is int and value > 0), None)
+
+
+def _trainable(spec: ModelSpec | None, weight_bytes: int | None) -> int | None:
+    return (
+        sizes.trainable_memory(spec, weight_bytes) if spec is not None and weight_bytes is not None else None
+    )
+
+
+def _fit(memory_gb: int, facts: _Facts) -> Fit:
+    usable = usable_bytes(memory_gb)
+    longest = facts.max_context or 0
+    contexts = {key: _longest_context(need, usable, longest) for key, need in facts.needed.items()}
+    qlora = None
+    if facts.spec is not None:
+        packing = PRECISIONS["4"]
+        formats = {tensor.name: packing for tensor in facts.spec.tensors() if tensor.quantizable}
+        qlora = sizes.trainable_memory(facts.spec, sizes.weight_bytes(facts.spec, formats)) <= usable
+    return Fit(memory_gb, usable, contexts, qlora)
+
+
+def _longest_context(need: Needed, usable: int, longest: int) -> int:
+    """The most tokens, up to ``longest``, whose bytes are within ``usable``: by bisection, since bytes only grow."""
+    low, high = 0, longest
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if need(middle) <= usable else (low, middle - 1)
+    return low if low >= min(LEAST_CONTEXT, longest) else 0
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One stored tensor: its format, what becomes of it, bytes on disk, values, and its packing in memory."""
+
+    format: str
+    placement: str
+    bytes: int
+    values: int
+    packing: Quantization | None
+
+
+class _Weights:
+    """The stored weights: from the files' headers where they are there, else from the config."""
+
+    def __init__(self, files: "ModelFiles", dtype: str) -> None:
+        self.parameters: int | None = None
+        self.stored_bytes: int | None = None
+        self.loaded_bytes: int | None = None  # with packed matrices packed, all else in 16 bits
+        self.placements: tuple[Placed, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        if files.gguf is not None:
+            self._add(_gguf_tensors(files.gguf, dtype))
+            return
+        if any(files.path.glob("*.safetensors")):
+            try:
+                self._add(_folder_tensors(files))
+                return
+            except (CheckpointError, ConfigError) as error:
+                self.notes = (f"The weights here cannot be read: {error}",)
+        if files.native:
+            self._add(_config_tensors(files))
+        elif self.notes:
+            self.stored_bytes = sum(file.stat().st_size for file in files.path.glob("*.safetensors"))
+
+    def _add(self, tensors: Iterable[_Tensor]) -> None:
+        groups: dict[tuple[str, str], list[_Tensor]] = defaultdict(list)
+        self.parameters = self.stored_bytes = self.loaded_bytes = 0
+        for tensor in tensors:
+            groups[tensor.format, tensor.placement].append(tensor)
+            self.parameters += tensor.values
+            self.stored_bytes += tensor.bytes
+            packing = tensor.packing
+            self.loaded_bytes += packing.nbytes(tensor.values) if packing is not None else tensor.values * 2
+        placed = [
+            Placed(format_, len(group), sum(tensor.bytes for tensor in group), placement)
+            for (format_, placement), group in groups.items()
+        ]
+        self.placements = tuple(sorted(placed, key=lambda group: -group.bytes))
+
+
+def _gguf_tensors(file: "GGUFFile", dtype: str) -> Iterator[_Tensor]:
+    import mlx.core as mx
+
+    from macllm.weights import gguf_types
+
+    compute: mx.Dtype = getattr(mx, dtype)
+    for tensor in file.tensors.values():
+        packing = gguf_types.packing(tensor.type_name) if len(tensor.shape) > 1 else None
+        placement = gguf_types.placement(tensor.type_name, compute, compute)
+        yield _Tensor(tensor.type_name, placement, tensor.nbytes, math.prod(tensor.shape), packing)
+
+
+def _folder_tensors(files: "ModelFiles") -> Iterator[_Tensor]:
+    from macllm.weights.safetensors import SafetensorsCheckpoint
+
+    checkpoint = SafetensorsCheckpoint(files.path, files.config)
+    for name in checkpoint.names():
+        packing, format_ = checkpoint.quantization(name), checkpoint.placement(name)
+        placement = "stays packed" if packing is not None else "computed in 16 bits"
+        values = math.prod(checkpoint.shape(name))
+        yield _Tensor(format_, placement, checkpoint.nbytes(name), values, packing)
+
+
+def _config_tensors(files: "ModelFiles") -> Iterator[_Tensor]:
+    formats = files.formats()
+    dtype = str(files.config.get("dtype") or files.config.get("torch_dtype")).removeprefix("torch.")
+    # beside packed matrices MLX's tools write 16 bits
+    value_bytes = 2 if any(formats.values()) else _VALUE_BYTES.get(dtype, 2)
+    for tensor in files.spec.tensors():
+        packing = formats.get(tensor.name)
+        stored = packing.nbytes(tensor.size) if packing is not None else tensor.size * value_bytes
+        format_ = str(packing) if packing is not None else f"{value_bytes * 8}-bit"
+        yield _Tensor(format_, "by the config: no weights here", stored, tensor.size, packing)
