@@ -7,6 +7,7 @@ from typing import Any
 from macllm.errors import TokenizerError
 from macllm.tokenizer.base import Tokenizer
 from macllm.tokenizer.fast import FastTokenizer
+from macllm.tokenizer.pieces import TextStart
 from macllm.tokenizer.spm import SpmTokenizer
 
 
@@ -48,6 +49,7 @@ def _sentencepiece(tokenizer: SpmTokenizer, file: Path) -> dict[str, Any]:
         "add_bos_token": bool(tokenizer._before),
         "add_eos_token": bool(tokenizer._after),
         "legacy": tokenizer._prefix_after_special,
+        "add_prefix_space": tokenizer.text_start is not TextStart.KEEP,
         "added_tokens_decoder": {
             str(token): {"content": text, "special": token in tokenizer.special_ids}
             for token, text in sorted(names.items())

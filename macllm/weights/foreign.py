@@ -53,7 +53,9 @@ def convert_foreign(
     }
     check_space(sum(path.stat().st_size for path in weights), destination, disk_free)
     model, config = _converted(files, target)
-    sizes = {name: array.nbytes for name, array in tree_flatten(model.parameters())}
+    leaves: Any = tree_flatten(model.parameters())
+    sizes = {name: array.nbytes for name, array in leaves}
+    del leaves  # saving gives up each array as soon as it is written
     total = sum(sizes.values())
     with PartialFolder(destination, identity) as folder:
         folder.clear()

@@ -147,9 +147,13 @@ def plan_for(
     for tensor in spec.tensors():
         if tensor.quantizable:
             wanted = base if base is None or predicate is None else predicate(tensor)
-            fits = wanted is not None and tensor.shape[-1] % wanted.group_size == 0
-            formats[tensor.name] = wanted if fits else None
+            formats[tensor.name] = wanted if wanted is not None and fits(tensor, wanted) else None
     return formats
+
+
+def fits(tensor: TensorSpec, packing: Quantization) -> bool:
+    """Whether MLX packs rows of this width so. Its nvfp4 packs 32 weights at once, two groups."""
+    return tensor.shape[-1] % max(32, packing.group_size) == 0
 
 
 def decide(spec: ModelSpec, target: Target, source: Mapping[str, Held], label: str) -> Plan:
