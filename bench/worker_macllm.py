@@ -73,7 +73,7 @@ def load_peak(path: str, packed: bool) -> dict[str, Any]:
         model: Any = Decoder(files.spec, parameters)
     else:
         model = load_model(Path(path)).model
-    kept = sum(int(entry[1].nbytes) for entry in tree_flatten(model.parameters()))
+    kept = sum(int(array.nbytes) for array in dict(tree_flatten(model.parameters())).values())
     return {
         "kept_bytes": kept,
         "mlx_peak_bytes": mx.get_peak_memory(),
