@@ -207,6 +207,18 @@ def test_a_folder_without_weights_or_config(tmp_path: Path) -> None:
         open_model(tmp_path / "notes.txt")
 
 
+def test_a_gguf_beside_a_config_is_the_model_where_there_is_nothing_else(tmp_path: Path) -> None:
+    from gguf_maker import make_gguf
+
+    made = make_gguf(tmp_path / "tiny.gguf").path
+    assert open_model(tmp_path).gguf is not None
+    (tmp_path / "config.json").write_text(json.dumps(config_of("qwen2")))
+    assert open_model(tmp_path).gguf is not None
+    shutil.copy(reference("llama").folder / "model.safetensors", tmp_path)
+    assert open_model(tmp_path).gguf is None
+    assert open_model(made).gguf is not None
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"llama"', "\udcff\udcfe"])
 def test_a_config_that_is_no_json_object_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
