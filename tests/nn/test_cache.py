@@ -98,6 +98,9 @@ def test_a_window_can_always_be_rewound_by_its_own_width(window: int) -> None:
     for count in [*(1,) * 400, 300, 5, 600, 1, 1]:
         recorder.append(count)
         assert recorder.cache.rewindable() >= min(window, len(recorder.tokens))
+        back = recorder.twin()
+        back.rewind(back.cache.rewindable())
+        back.append(1)  # sees all that it should, however far back
 
 
 @pytest.mark.parametrize("cache", caches(), ids=lambda c: str(getattr(c, "window", "full")))
