@@ -16,6 +16,7 @@ from macllm.errors import CheckpointError, ConfigError
 from macllm.families import FAMILIES
 from macllm.nn.cache import Cache
 from macllm.weights.model_files import ModelFiles
+from macllm.weights.safetensors import read_headers
 
 
 class ForeignCache:
@@ -91,9 +92,10 @@ def load_fallback(files: ModelFiles, backend: Backend) -> FallbackModel:
         raise ConfigError(
             f"{files.label}: model_type={files.config['model_type']!r} is not supported ({known})"
         ) from None
-    weights = sum(file.stat().st_size for file in files.path.glob("*.safetensors"))
+    weights = sum(
+        entry.nbytes for entry in read_headers(files.path).values()
+    )  # refuses what is not whole, by name
     check_fits(weights, str(files.path), backend)
-    files.checkpoint(DTYPES[backend.dtype])  # refuses missing and truncated files by name
     try:
         model, _ = load_model(files.path, lazy=True)
     except (ValueError, KeyError, TypeError) as error:

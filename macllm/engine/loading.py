@@ -73,7 +73,7 @@ def load_model(
         spec.max_context if spec is not None else int(files.config.get("max_position_embeddings", 2**20))
     )
     return Loaded(
-        name=name or path.stem,
+        name=name or (path.name if path.is_dir() else path.stem),
         path=path,
         model=model,
         tokenizer=tokenizer,

@@ -52,9 +52,7 @@ class SafetensorsCheckpoint:
         """Reads the headers. Raises CheckpointError naming the file that is missing, truncated or damaged."""
         self.folder = folder
         self.plan = QuantizationPlan.from_config(config, str(folder / "config.json"))
-        self._entries: dict[str, Entry] = {}
-        for file in _files(folder):
-            self._entries |= _read_header(file)
+        self._entries = read_headers(folder)
         self._loaded: dict[Path, dict[str, mx.array]] = {}
 
     @property
@@ -159,6 +157,14 @@ class SafetensorsCheckpoint:
                     f"{self._entry(name).file.name}: {companion} has shape {found}, but {quantization} in config.json "
                     f"asks for {expected}; take the config.json that belongs to these weights"
                 )
+
+
+def read_headers(folder: Path) -> dict[str, Entry]:
+    """The tensors of all the folder's weight files; raises CheckpointError for one that is missing or not whole."""
+    entries: dict[str, Entry] = {}
+    for file in _files(folder):
+        entries |= _read_header(file)
+    return entries
 
 
 def _files(folder: Path) -> list[Path]:
