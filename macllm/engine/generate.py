@@ -101,8 +101,8 @@ def _check(loaded: Loaded, prompt: Sequence[int], limits: Limits) -> int:
         limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory()
         if 0 < limit < used + cache:
             raise MemoryLimitError(
-                f"a prompt of {len(prompt)} tokens needs {cache / 1e9:.2f} GB of cache beside the {used / 1e9:.2f} GB in use, "
-                f"but models may take {limit / 1e9:.2f} GB here; shorten it or use a smaller model"
+                f"a prompt of {len(prompt)} tokens needs {cache / 1e9:.2f} GB of cache beside the {used / 1e9:.2f} GB "
+                f"in use, but models may take {limit / 1e9:.2f} GB here; shorten it or use a smaller model"
             )
     room = loaded.max_context - len(prompt)
     if room < 0:
