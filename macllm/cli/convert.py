@@ -33,14 +33,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments, flags as mlx-lm has them."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
+    parser.add_argument("first", metavar="SRC", help="a model (see `macllm pull --help`)")
+    parser.add_argument("second", metavar="DST", help="the folder to write")
     parser.add_argument(
-        "places",
-        nargs="*",
-        metavar="SRC DST",
-        help="a model (see `macllm pull --help`) and the folder to write",
+        "--hf-path",
+        "--model",
+        dest="source",
+        metavar="SRC",
+        action=_InsteadOfPosition,
+        help="the same as SRC",
     )
-    parser.add_argument("--hf-path", "--model", dest="source", metavar="SRC", help="the same as SRC")
-    parser.add_argument("--mlx-path", dest="destination", metavar="DST", help="the same as DST")
+    parser.add_argument(
+        "--mlx-path", dest="destination", metavar="DST", action=_InsteadOfPosition, help="the same as DST"
+    )
     group = parser.add_argument_group("quantization (any --q option or recipe implies -q)")
     group.add_argument("-q", "--quantize", action="store_true", help="quantize what is not quantized yet")
     group.add_argument("--q-bits", type=int, metavar="N", help="2, 3, 4, 5, 6 or 8 (default: the mode's)")
@@ -89,6 +94,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+class _InsteadOfPosition(argparse.Action):
+    """A flag that says what a position would: each makes one position optional."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        required = [action for action in parser._actions if action.required and not action.option_strings]
+        if required:
+            required[-1].required = False
+
+
 class _Display:
     """Shows a conversion on stderr: a bar, and what there is to know at its end."""
 
@@ -120,11 +141,9 @@ class _Display:
 
 def _places(args: argparse.Namespace) -> tuple[str, str]:
     """SRC and DST, by position or by mlx-lm's flags."""
-    places = list(args.places)
-    source = args.source or (places.pop(0) if places else None)
-    destination = args.destination or (places.pop(0) if places else None)
-    if source is None or destination is None:
-        raise OptionError("convert needs a model and a folder to write; see `macllm convert --help`")
+    places = [place for place in (args.first, args.second) if place is not None]
+    source = args.source or places.pop(0)
+    destination = args.destination or places.pop(0)
     if places:
         raise OptionError(f"'{places[0]}' is one argument too many; see `macllm convert --help`")
     return source, destination

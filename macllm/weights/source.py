@@ -21,7 +21,7 @@ from macllm.weights.tensor import Dense, Packed, Stored
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _FILE_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 _PLAIN_TYPES = ("F32", "F16", "BF16", "F64")
-_CHUNK = 1 << 24  # weights at once: intermediates of a large matrix stay small beside it
+_CHUNK = 1 << 20  # weights at once: intermediates of a large matrix stay small beside it
 
 
 @dataclass(frozen=True)
