@@ -150,6 +150,10 @@ class _Run:
         self.tensors = list(files.spec.tensors())
         self.units = [self._unit(tensor) for tensor in self.tensors]
         self.notices = list(_notices(self.plan, self.naming.stored))
+        if (files.config.get("rope_scaling") or {}).get("rope_type") == "table":
+            self.notices.append(
+                "the file's own rope factors have no form in other tools' configs: only macllm reads it"
+            )
 
     def write(self, shard_bytes: int, sync_bytes: int, disk_free: Callable[[Path], int]) -> Conversion:
         start = time.perf_counter()

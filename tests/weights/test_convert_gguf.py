@@ -184,6 +184,14 @@ def test_without_a_known_tokenizer_the_weights_are_written_all_the_same(tmp_path
     assert tiny.difference(macllm_logits(done.path), macllm_logits(file)) < 1e-5
 
 
+def test_rope_factors_of_its_own_are_kept_and_named(tmp_path: Path) -> None:
+    factors = np.linspace(1.0, 3.0, 32, dtype=np.float32)
+    file = made(tmp_path, "F16", weights={"rope_freqs.weight": factors})
+    done = convert(file, tmp_path / "out", Target(dtype="float32"))
+    assert "only macllm reads it" in done.notices[0]
+    assert tiny.difference(macllm_logits(done.path), macllm_logits(file)) < 1e-5
+
+
 def test_a_number_beyond_float16_is_refused_not_made_infinite(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     huge = rng.normal(0, 1e6, (256, 256)).astype(np.float32)
