@@ -6,11 +6,11 @@ from typing import Any
 
 import mlx.core as mx
 
+from macllm.nn.stored import Packed
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec
 from macllm.weights import names
 from macllm.weights.model_files import ModelFiles, open_model
-from macllm.weights.tensor import Packed
 
 _DTYPES = {"float32": mx.float32, "float16": mx.float16}
 

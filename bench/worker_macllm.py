@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import macllm  # noqa: F401  # before MLX: it puts the BLAS in place
+
+# isort: split
 import mlx.core as mx
 from mlx.utils import tree_flatten
 

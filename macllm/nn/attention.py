@@ -3,11 +3,12 @@
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from macllm.nn.attend import attend_function
 from macllm.nn.cache import AttentionCache
 from macllm.nn.masks import Mask
 from macllm.nn.norm import RMSNorm
 from macllm.nn.parameters import Parameters
-from macllm.nn.rope import RotaryEmbedding
+from macllm.nn.rope import rotary
 from macllm.spec import Attention
 
 
@@ -19,7 +20,8 @@ class AttentionBlock(Module):
         self.spec = spec
         self.qkv = parameters.linear(prefix, "q", "k", "v", bias=spec.bias)
         self.o = parameters.linear(prefix, "o", bias=spec.out_bias)
-        self.rope = RotaryEmbedding(spec.rope) if spec.rope is not None else None
+        self.rope = rotary(spec.rope) if spec.rope is not None else None
+        self._attend = attend_function()
         self._heads = spec.heads + 2 * spec.kv_heads
         self._rotated = spec.heads + spec.kv_heads
         if spec.qk_norm:
@@ -42,5 +44,5 @@ class AttentionBlock(Module):
         q, k = mx.split(qk, [spec.heads], axis=1)  # (B, H, L, d), (B, K, L, d)
         if cache is not None:
             k, v = cache.update(k, v)
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
+        y = self._attend(q, k, v, spec.scale, mask)
         return self.o(y.swapaxes(1, 2).reshape(batch, length, -1))

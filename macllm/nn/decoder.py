@@ -12,8 +12,8 @@ from macllm.nn.masks import Mask, attention_mask
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.norm import RMSNorm
 from macllm.nn.parameters import Parameters
+from macllm.nn.stored import Dense, Stored
 from macllm.spec import Layer, ModelSpec
-from macllm.weights.tensor import Dense, Stored
 
 
 class LayerBlock(Module):

@@ -1,6 +1,7 @@
-"""Rotary position embedding: the frequencies of every scaling, applied by MLX's fused kernel."""
+"""Rotary position embedding: every scaling's frequencies, applied by MLX's kernel or, to a token on CPU, a matrix."""
 
 import math
+from functools import cache
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -9,21 +10,51 @@ from macllm.spec import LinearScaling, Llama3Scaling, Rope, TableScaling, YarnSc
 
 
 class RotaryEmbedding(Module):
-    """Rotates the first ``dims`` of each head by its position."""
+    """Rotates the first ``dims`` of each head by its position. Layers with the same ``Rope`` share one."""
 
     def __init__(self, rope: Rope) -> None:
         super().__init__()
         self.dims = rope.dims
         self._periods = mx.array(periods(rope), dtype=mx.float32)  # (dims / 2,)
         self._temperature = attention_temperature(rope)
+        self._fused = mx.default_device() == mx.gpu
+        self._last: tuple[int, int, mx.array] | None = None  # offset, head width, its rotation
 
     def __call__(self, x: mx.array, offset: int) -> mx.array:
         """Rotates ``x`` (B, H, L, D), whose first position is ``offset``."""
+        if x.shape[2] == 1 and not self._fused and x.dtype == mx.float32:
+            # on CPU the kernel is 20 small operations a layer; this is one, and one matrix a step for all layers
+            return x @ self.rotation(offset, x.shape[3])
         if self._temperature != 1.0:
             x = x * self._temperature
         return mx.fast.rope(
             x, self.dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._periods
         )
+
+    def rotation(self, offset: int, width: int) -> mx.array:
+        """The matrix (D, D) that rotates a row vector at one position; the last one is kept."""
+        last = self._last
+        if last is None or last[:2] != (offset, width):
+            last = (offset, width, self._rotation(offset, width))
+            self._last = last
+        return last[2]
+
+    def _rotation(self, offset: int, width: int) -> mx.array:
+        angles = offset * mx.reciprocal(self._periods)  # rounded as the kernel does, which prefill used
+        beyond = mx.ones(width - self.dims)
+        cos = mx.concatenate([mx.cos(angles), mx.cos(angles), beyond])  # by column: the pair's own angle
+        sin = mx.concatenate([mx.sin(angles), mx.sin(angles), 0 * beyond])
+        # x @ partner: each pair (a, b), dims / 2 apart, becomes (-b, a)
+        half = self.dims // 2
+        partner = mx.eye(self.dims, k=half) - mx.eye(self.dims, k=-half)
+        partner = mx.pad(partner, (0, width - self.dims))
+        return (mx.eye(width) * cos + partner * sin) * self._temperature
+
+
+@cache
+def rotary(rope: Rope) -> RotaryEmbedding:
+    """The embedding of a specification, one for all layers that have it."""
+    return RotaryEmbedding(rope)
 
 
 def periods(rope: Rope) -> list[float]:
