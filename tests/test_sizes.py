@@ -36,7 +36,7 @@ def mixed(path: str, module: object) -> bool | dict[str, Any]:
         {"mode": "nvfp4"},
         {"bits": 4, "group_size": 64, "predicate": mixed},
     ],
-    ids=str,
+    ids=["plain", "4-64", "3-32", "6-128", "8-128", "mxfp4", "mxfp8", "nvfp4", "mixed"],
 )
 def test_weight_bytes_are_those_of_the_file(
     variant: str, quantization: dict[str, Any], tmp_path: Path

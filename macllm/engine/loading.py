@@ -8,7 +8,7 @@ from typing import Any
 
 from macllm.backend import Backend, apply_limits, current
 from macllm.engine.model import Model
-from macllm.engine.placement import compute_backend, plan
+from macllm.engine.placement import DTYPES, compute_backend, plan
 from macllm.engine.request import Sampling
 from macllm.errors import TokenizerError
 from macllm.nn.decoder import Decoder
@@ -63,11 +63,11 @@ def load_model(
     """
     start = time.perf_counter()
     files = open_model(path)
-    backend = compute_backend(current(dtype), files.spec if files.native else None, dtype is not None)
+    spec = files.spec if files.native else None
+    backend = compute_backend(current(dtype), spec, files.half_type, forced=dtype is not None)
     apply_limits(backend)
     tokenizer = _tokenizer(files)
     model = _native(files, backend, progress) if files.native else _fallback(files, backend)
-    spec = files.spec if files.native else None
     vocab = spec.vocab if spec is not None else int(files.config["vocab_size"])
     context = (
         spec.max_context if spec is not None else int(files.config.get("max_position_embeddings", 2**20))
@@ -106,8 +106,6 @@ def default_sampling(generation_config: Mapping[str, Any]) -> Sampling:
 
 
 def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> Model:
-    from macllm.engine.placement import DTYPES
-
     checkpoint = files.checkpoint(DTYPES[backend.dtype])
     chosen = plan(files.spec, checkpoint, files.naming, backend)
     parameters = CheckpointParameters(files.spec, checkpoint, files.naming, chosen.placement, progress)

@@ -43,11 +43,21 @@ def plan(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, backend: Backe
     return Plan(Placement(dtype, expand, None if expand else dense_rows), weights, needed)
 
 
-def compute_backend(backend: Backend, spec: ModelSpec | None, forced: bool) -> Backend:
-    """The backend with a type that this model can be computed in: some overflow float16."""
-    if not forced and spec is not None and spec.needs_bfloat16_range and backend.dtype == "float16":
+def compute_backend(backend: Backend, spec: ModelSpec | None, half: str | None, forced: bool) -> Backend:
+    """The backend with the type that this model is computed in.
+
+    ``half`` is the 16-bit type its weights come in (None: neither), ``forced`` says that the user chose the type.
+    A GPU computes in that type where the chip is as fast: float16 scales lose precision in bfloat16. Families
+    whose activations overflow float16 get bfloat16; of those that mlx-lm runs nothing is known, so they keep
+    the type they come in.
+    """
+    if forced or backend.name == "cpu":
+        return backend
+    if spec is None:
+        return replace(backend, dtype=half or backend.dtype)
+    if spec.needs_bfloat16_range:
         return replace(backend, dtype="bfloat16")
-    return backend
+    return replace(backend, dtype="float16") if half == "float16" else backend
 
 
 def _as_stored(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, value_bytes: int) -> int:

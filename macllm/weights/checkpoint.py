@@ -5,7 +5,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from macllm.weights.tensor import Stored
+from macllm.nn.stored import Stored
 
 
 class Checkpoint(Protocol):

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from macllm.errors import InputError, MacllmError, TokenizerError
+from macllm.nn.stored import Dense, Stored
 from macllm.quantization import QuantizationPlan
 from macllm.spec import TensorSpec
 from macllm.weights import companions
@@ -31,7 +32,6 @@ from macllm.weights.save import (
     make_shards,
 )
 from macllm.weights.source import Source
-from macllm.weights.tensor import Dense, Stored
 
 _SPARE_BYTES = 50_000_000  # for the files beside the weights
 

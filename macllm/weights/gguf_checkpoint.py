@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
+from macllm.nn.stored import Stored
 from macllm.weights import gguf_types
 from macllm.weights.gguf_file import GGUFFile, GGUFTensor
-from macllm.weights.tensor import Stored
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from macllm.errors import CheckpointError
+from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.weights.gguf_blocks import UNPACKED_TYPES, mxfp4, pack, unpack
 from macllm.weights.gguf_file import GGUFTensor
-from macllm.weights.tensor import Dense, Packed, Stored
 
 Array: TypeAlias = npt.NDArray[Any]
 

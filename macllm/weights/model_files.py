@@ -60,6 +60,15 @@ class ModelFiles:
         return _read_json(file) if self.gguf is None and file.exists() else {}
 
     @property
+    def half_type(self) -> str | None:
+        """The 16-bit type that the weights come in, scales included; None where it is neither."""
+        if self.gguf is not None:
+            types = {tensor.type_name for tensor in self.gguf.tensors.values() if len(tensor.shape) > 1}
+            return "bfloat16" if types <= {"BF16", "F32"} else "float16"  # blocks carry float16 scales
+        stated = self.config.get("dtype") or self.config.get("torch_dtype")
+        return stated if stated in ("float16", "bfloat16") else None
+
+    @property
     def naming(self) -> Naming:
         if self.gguf is not None:
             return names.gguf(self.spec, self.gguf.metadata["general.architecture"])

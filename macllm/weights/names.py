@@ -13,8 +13,8 @@ from typing import Protocol
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
+from macllm.nn.stored import Dense, Stored
 from macllm.spec import Attention, ModelSpec
-from macllm.weights.tensor import Dense, Stored
 
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 

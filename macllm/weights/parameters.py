@@ -7,10 +7,10 @@ import mlx.core as mx
 
 from macllm.errors import CheckpointError
 from macllm.nn.linear import AnyLinear, Embedding, Part, SeparateLinear, make_linear
+from macllm.nn.stored import Dense, Stored
 from macllm.spec import ModelSpec, TensorSpec
 from macllm.weights.checkpoint import Checkpoint
 from macllm.weights.names import Naming, Operation
-from macllm.weights.tensor import Dense, Stored
 
 # A packed matrix multiplies row by row on CPU (0.6 ns a weight and row); expanding it costs about 4 ns a weight.
 CPU_DENSE_ROWS = 8

@@ -15,8 +15,8 @@ from typing import Any
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
+from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization, QuantizationPlan
-from macllm.weights.tensor import Dense, Packed, Stored
 
 _DTYPE_BYTES = {
     "F32": 4,

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
+from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.weights import gguf_types
 from macllm.weights.checkpoint import Checkpoint
@@ -16,7 +17,6 @@ from macllm.weights.names import Naming, hugging_face
 from macllm.weights.parameters import CheckpointParameters, Placement
 from macllm.weights.plan import Held, Target
 from macllm.weights.safetensors import SafetensorsCheckpoint
-from macllm.weights.tensor import Dense, Packed, Stored
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _FILE_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 import tiny
 
+from macllm.engine.events import Token
+from macllm.engine.generate import Options, generate
 from macllm.engine.loading import Loaded, load_model
+from macllm.engine.request import Limits
+from macllm.engine.session import Session
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +38,15 @@ def tiny_model(tiny_folder: Callable[[str], Path]) -> Callable[[str], Loaded]:
         return made[variant]
 
     return loaded
+
+
+@pytest.fixture(scope="session")
+def run_greedy() -> Callable[..., list[int]]:
+    """Gives the first ``count`` greedy ids after a prompt."""
+
+    def run(loaded: Loaded, prompt: list[int], count: int) -> list[int]:
+        options = Options(limits=Limits(max_tokens=count, ignore_eos=True))
+        events = generate(loaded, Session(loaded.model), prompt, options)
+        return [event.id for event in events if isinstance(event, Token)]
+
+    return run

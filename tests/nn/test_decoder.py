@@ -10,8 +10,8 @@ from tiny import decoder, difference, reference, tokens, variants, write_with_ml
 from macllm.nn import linear
 from macllm.nn.decoder import Decoder
 from macllm.nn.linear import SeparateLinear
+from macllm.nn.stored import Dense, Packed
 from macllm.weights.model_files import open_model
-from macllm.weights.tensor import Dense, Packed
 
 TOLERANCE = 2e-5
 LENGTH = 33

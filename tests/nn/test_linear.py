@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from macllm.nn.linear import AnyLinear, Embedding, Linear, PackedLinear, Part, SeparateLinear, make_linear
+from macllm.nn.stored import Dense, Packed, Stored, concatenate
 from macllm.quantization import Quantization
-from macllm.weights.tensor import Dense, Packed, Stored, concatenate
 
 PARTS = [Part("layers.0.mixer.q", 12), Part("layers.0.mixer.k", 4), Part("layers.0.mixer.v", 8)]
 WIDTH = 128

@@ -7,11 +7,11 @@ import pytest
 import tiny
 from conversions import IDS, config, macllm_logits, mlx_lm_logits, same_tensors, sha256, tensors
 
+from macllm.nn.stored import Packed
 from macllm.quantization import AFFINE_BITS, AFFINE_GROUPS
 from macllm.weights.convert import convert
 from macllm.weights.model_files import open_model
 from macllm.weights.plan import Target
-from macllm.weights.tensor import Packed
 
 AFFINE = [Target(bits=bits, group_size=group) for bits in AFFINE_BITS for group in AFFINE_GROUPS]
 OTHERS = [Target(mode="mxfp4"), Target(mode="mxfp8"), Target(mode="nvfp4")]

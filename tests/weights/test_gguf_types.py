@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macllm.errors import CheckpointError
+from macllm.nn.stored import Dense, Packed
 from macllm.quantization import Quantization
 from macllm.weights import gguf_types
 from macllm.weights.gguf_blocks import TYPES, BlockType
 from macllm.weights.gguf_file import GGUFFile, GGUFTensor
 from macllm.weights.gguf_types import placement, read, read_dense
-from macllm.weights.tensor import Dense, Packed
 
 EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 K_AFFINE = ("Q4_K", "Q5_K")

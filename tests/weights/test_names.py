@@ -7,10 +7,10 @@ from tiny import config_of, reference, variants
 
 from macllm.errors import CheckpointError
 from macllm.families import spec_from_config
+from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec
 from macllm.weights.names import InterleavedHeads, Naming, Offset, Operation, Same, gguf, hugging_face
-from macllm.weights.tensor import Dense, Packed, Stored
 
 RNG = np.random.default_rng(0)
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3"}

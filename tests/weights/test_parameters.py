@@ -12,9 +12,9 @@ from tiny import decoder, reference, write_with_mlx_lm
 
 from macllm.errors import CheckpointError
 from macllm.nn.decoder import Decoder
+from macllm.nn.stored import Dense, Packed
 from macllm.weights.model_files import open_model
 from macllm.weights.parameters import CheckpointParameters, Placement
-from macllm.weights.tensor import Dense, Packed
 
 Arrays = dict[str, mx.array]
 
