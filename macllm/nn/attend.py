@@ -10,7 +10,6 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
-from macllm.nn.linear import UNCOPIED_OUTPUTS
 from macllm.nn.masks import Mask
 
 Attend: TypeAlias = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
@@ -49,13 +48,10 @@ def composed(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask) ->
 def _block(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
     """Softmax attention in base two, ``bias`` (L, S) added; the query heads of a group are rows of one product."""
     batch, heads, length, width = q.shape
-    kv_heads, keys = k.shape[1], k.shape[2]
+    kv_heads = k.shape[1]
     group = heads // kv_heads
     rows = q.reshape(batch, kv_heads, group * length, width)  # (B, K, G L, d)
-    if length == 1 and keys <= UNCOPIED_OUTPUTS < group * keys:
-        scores = (rows[:, :, :, None] @ k[:, :, None].swapaxes(3, 4)).squeeze(3)
-    else:
-        scores = rows @ k.swapaxes(2, 3)  # (B, K, G L, S)
+    scores = rows @ k.swapaxes(2, 3)  # (B, K, G L, S)
     if bias is not None:
         scores = (scores.reshape(batch, kv_heads, group, length, -1) + bias).reshape(scores.shape)
     weights = exp2(scores - mx.max(scores, axis=-1, keepdims=True))

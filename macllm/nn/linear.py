@@ -16,7 +16,7 @@ from macllm.nn.stored import Dense, Packed, Stored, concatenate
 
 # OpenBLAS copies a matrix into its own layout before it multiplies, for one row too (4 GB/s instead of 14), unless
 # the product has at most so many outputs and multiplications.
-UNCOPIED_OUTPUTS, UNCOPIED_PRODUCT = 1200, 1_000_000
+_UNCOPIED_OUTPUTS, _UNCOPIED_PRODUCT = 1200, 1_000_000
 _FEWEST_ROWS = 16  # of a slice; below, calls cost more than copies
 
 
@@ -137,7 +137,7 @@ def sliced_product(x: mx.array, weight: mx.array, slices: int) -> mx.array:
 
 def uncopied_slices(outputs: int, inputs: int) -> int:
     """The fewest equal slices of a matrix whose product with one row OpenBLAS takes as it lies; 1 where none are."""
-    fewest = max(-(-outputs // UNCOPIED_OUTPUTS), -(-outputs * inputs // UNCOPIED_PRODUCT))
+    fewest = max(-(-outputs // _UNCOPIED_OUTPUTS), -(-outputs * inputs // _UNCOPIED_PRODUCT))
     return next((n for n in range(fewest, outputs // _FEWEST_ROWS + 1) if outputs % n == 0), 1)
 
 
