@@ -164,8 +164,7 @@ def _foreign(files: "ModelFiles", weights: "_Weights") -> _Facts:
     family = files.config.get("model_type")
     if not isinstance(family, str):
         raise ConfigError(f"{files.label}: there is no 'model_type'; this is not a language model's config")
-    nested = files.config.get("text_config")
-    config = {**files.config, **nested} if isinstance(nested, Mapping) else files.config
+    config = files.text_config
     kv = _plain_kv_bytes(config)
     held: dict[str, int] = {}
     if weights.parameters is not None and kv is not None:
@@ -179,7 +178,7 @@ def _foreign(files: "ModelFiles", weights: "_Weights") -> _Facts:
         family,
         _integer(config, "num_hidden_layers", "n_layer", "n_layers"),
         weights.parameters,
-        _integer(config, "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"),
+        files.stated_context,
         kv,
         {key: partial(_sum, count, kv) for key, count in held.items() if kv is not None},
         None,

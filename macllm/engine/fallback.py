@@ -1,9 +1,8 @@
-"""Architectures without a native family, run by mlx-lm's classes behind the same engine.
+"""Architectures without a native family, run by mlx-lm's classes (imported only then) behind the same engine."""
 
-The only module that imports mlx-lm, and only when such a model is loaded.
-"""
-
+import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -12,9 +11,7 @@ from mlx.utils import tree_map
 
 from macllm.backend import Backend, check_fits
 from macllm.engine.placement import DTYPES
-from macllm.errors import CheckpointError, ConfigError
-from macllm.families import FAMILIES
-from macllm.nn.cache import Cache
+from macllm.weights import foreign_model
 from macllm.weights.model_files import ModelFiles
 from macllm.weights.safetensors import read_headers
 
@@ -46,8 +43,6 @@ class ForeignCache:
         self.cache.trim(tokens)
 
     def copy(self) -> "ForeignCache":
-        import copy
-
         return ForeignCache(copy.deepcopy(self.cache))
 
     def arrays(self) -> list[mx.array]:
@@ -63,6 +58,11 @@ class FallbackModel:
     def __init__(self, model: Module) -> None:
         self.model = model
 
+    @cached_property
+    def vocab(self) -> int:
+        """Width of the logits, which not every config states; nothing is computed to know it."""
+        return self.hidden(mx.array([[0]]), self.make_caches()).shape[-1]
+
     def hidden(self, tokens: mx.array, caches: Sequence[ForeignCache]) -> mx.array:
         foreign = [cache.cache for cache in caches]
         logits: mx.array = self.model(tokens, cache=foreign)
@@ -71,7 +71,7 @@ class FallbackModel:
     def logits(self, hidden: mx.array) -> mx.array:
         return hidden
 
-    def make_caches(self) -> Sequence[Cache]:
+    def make_caches(self) -> Sequence[ForeignCache]:
         from mlx_lm.models.cache import make_prompt_cache
 
         return [ForeignCache(cache) for cache in make_prompt_cache(self.model)]
@@ -79,30 +79,10 @@ class FallbackModel:
 
 def load_fallback(files: ModelFiles, backend: Backend) -> FallbackModel:
     """Raises ConfigError where mlx-lm has no class either, CheckpointError where the weights do not go with it."""
-    known = f"native: {', '.join(sorted(FAMILIES))}; others through mlx-lm"
-    if files.gguf is not None or "model_type" not in files.config:
-        raise ConfigError(
-            f"{files.label}: model_type={files.config.get('model_type')!r} is not supported ({known})"
-        )
-    from mlx_lm.utils import _get_classes, load_model
-
-    try:
-        _get_classes(files.config)
-    except (ValueError, KeyError):
-        raise ConfigError(
-            f"{files.label}: model_type={files.config['model_type']!r} is not supported ({known})"
-        ) from None
-    weights = sum(
-        entry.nbytes for entry in read_headers(files.path).values()
-    )  # refuses what is not whole, by name
+    foreign_model.refuse_unknown(files)
+    weights = sum(entry.nbytes for entry in read_headers(files.path).values())  # names what is not whole
     check_fits(weights, str(files.path), backend)
-    try:
-        model, _ = load_model(files.path, lazy=True)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{files.path}: mlx-lm cannot load it: {reason}; download the model again"
-        ) from None
+    model, _ = foreign_model.load(files)
     dtype = DTYPES[backend.dtype]
     floats = (mx.float16, mx.bfloat16, mx.float32)
     model.update(

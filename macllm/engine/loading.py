@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from macllm.backend import Backend, apply_limits, current
+from macllm.engine.fallback import load_fallback
 from macllm.engine.model import Model
 from macllm.engine.placement import DTYPES, compute_backend, plan
 from macllm.engine.request import Sampling
@@ -18,6 +19,8 @@ from macllm.weights.model_files import ModelFiles, open_model
 from macllm.weights.parameters import CheckpointParameters
 
 Progress = Callable[[int, int], None]  # bytes read, bytes of all weights
+
+UNKNOWN_CONTEXT = 2**20  # tokens; where a config does not say how many
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ def load_model(
     backend = compute_backend(current(dtype), spec, files.half_type, forced=dtype is not None)
     apply_limits(backend)
     tokenizer = _tokenizer(files)
-    model = _native(files, backend, progress) if files.native else _fallback(files, backend)
-    vocab = spec.vocab if spec is not None else int(files.config["vocab_size"])
-    context = (
-        spec.max_context if spec is not None else int(files.config.get("max_position_embeddings", 2**20))
-    )
+    model: Model
+    if spec is not None:
+        model = _native(files, backend, progress)
+        vocab, context = spec.vocab, spec.max_context
+    else:
+        model = load_fallback(files, backend)
+        vocab, context = model.vocab, files.stated_context or UNKNOWN_CONTEXT
     return Loaded(
         name=name or (path.name if path.is_dir() else path.stem),
         path=path,
@@ -110,12 +115,6 @@ def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> M
     chosen = plan(files.spec, checkpoint, files.naming, backend)
     parameters = CheckpointParameters(files.spec, checkpoint, files.naming, chosen.placement, progress)
     return Decoder(files.spec, parameters)
-
-
-def _fallback(files: ModelFiles, backend: Backend) -> Model:
-    from macllm.engine.fallback import load_fallback
-
-    return load_fallback(files, backend)
 
 
 def _tokenizer(files: ModelFiles) -> Tokenizer | None:

@@ -15,10 +15,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from macllm.errors import CheckpointError, ConfigError, OptionError
-from macllm.families import FAMILIES
+from macllm.errors import OptionError
 from macllm.quantization import QuantizationPlan
-from macllm.weights import companions
+from macllm.weights import companions, foreign_model
 from macllm.weights.convert import (
     Conversion,
     Converted,
@@ -81,16 +80,7 @@ def convert_foreign(
 
 
 def _refuse(files: ModelFiles, target: Target) -> None:
-    model_type = files.config.get("model_type")
-    from mlx_lm.utils import _get_classes
-
-    try:
-        _get_classes(dict(files.config))
-    except (ValueError, KeyError):
-        raise ConfigError(
-            f"{files.label}: model_type={model_type!r} is not supported (native: {', '.join(sorted(FAMILIES))}; others "
-            "through mlx-lm)"
-        ) from None
+    foreign_model.refuse_unknown(files)
     if files.plan.default is not None and target.quantize:
         raise OptionError(
             f"{files.path} is quantized already and has no native family: its codes cannot be quantized again; start "
@@ -101,15 +91,9 @@ def _refuse(files: ModelFiles, target: Target) -> None:
 def _converted(files: ModelFiles, target: Target) -> tuple[Any, dict[str, Any]]:
     """The model with lazy weights in the target's form, and its config."""
     from mlx_lm.convert import mixed_quant_predicate_builder
-    from mlx_lm.utils import dequantize_model, load_model, quantize_model
+    from mlx_lm.utils import dequantize_model, quantize_model
 
-    try:
-        model, config = load_model(files.path, lazy=True)
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{files.path}: mlx-lm cannot load it: {reason}; download the model again"
-        ) from None
+    model, config = foreign_model.load(files)
     if target.dtype is not None:
         _cast(model, DTYPES[target.dtype])
     if target.dequantize:

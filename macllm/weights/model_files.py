@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from macllm.weights.checkpoint import Checkpoint
     from macllm.weights.gguf_file import GGUFFile
 
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -58,6 +60,18 @@ class ModelFiles:
         """``generation_config.json``; empty where there is none."""
         file = self.path / "generation_config.json"
         return _read_json(file) if self.gguf is None and file.exists() else {}
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The config with the keys of its language model, which a multimodal one keeps in a part of their own."""
+        nested = self.config.get("text_config")
+        return {**self.config, **nested} if isinstance(nested, Mapping) else self.config
+
+    @property
+    def stated_context(self) -> int | None:
+        """Tokens of context by the config of whatever architecture; None where it does not say."""
+        found = (self.text_config.get(key) for key in _CONTEXT_KEYS)
+        return next((value for value in found if type(value) is int and value > 0), None)
 
     @property
     def half_type(self) -> str | None:

@@ -73,6 +73,41 @@ def test_prompt_logits_cover_every_position(phi: Loaded) -> None:
     assert np.concatenate(parts).shape == (len(PROMPT), phi.vocab)
 
 
+def test_a_multimodal_config_keeps_the_text_models_facts_in_a_part(tmp_path: Path) -> None:
+    from mlx_lm.models.mistral3 import Model, ModelArgs
+    from mlx_lm.utils import save_model
+
+    config = {
+        "model_type": "mistral3",
+        "text_config": {"model_type": "llama", "rope_theta": 1e4, **tiny.BASE},
+    }
+    save_model(tmp_path, Model(ModelArgs.from_dict(config)))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_model(tmp_path, dtype="float32")
+    assert (loaded.vocab, loaded.max_context) == (
+        tiny.BASE["vocab_size"],
+        tiny.BASE["max_position_embeddings"],
+    )
+    assert len(greedy(loaded, PROMPT)) == 8
+
+
+def test_weights_under_a_name_that_mlx_lm_does_not_read(phi_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((phi_folder / "config.json").read_text())
+    (tmp_path / "weights.safetensors").write_bytes((phi_folder / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="mlx-lm cannot load it"):
+        load_model(tmp_path)
+
+
+def test_code_in_the_folder_is_not_run(phi_folder: Path, tmp_path: Path) -> None:
+    config = json.loads((phi_folder / "config.json").read_text()) | {"model_file": "model.py"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((phi_folder / "model.safetensors").read_bytes())
+    (tmp_path / "model.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(CheckpointError):
+        load_model(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_architecture_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "perceptron", "vocab_size": 9}))
     with pytest.raises(ConfigError, match="'perceptron' is not supported"):
