@@ -37,6 +37,23 @@ def test_the_picture_shows_what_a_chat_shows(docs: ModuleType, starter_gguf: Pat
     assert docs.words_of(shown).replace(name, "starter") == docs.words_of(recorded)
 
 
+@pytest.mark.parametrize("name", ["Llama-3.1-8B", "gemma-3-1b-it"])
+def test_examples_of_explain_are_what_it_prints(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from macllm.cli.main import main
+
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text((ROOT / "tests" / "configs" / f"{name.lower()}.json").read_text())
+    assert main(["explain", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if block.startswith(name)]
+    assert len(blocks) == 1
+    assert printed.startswith(blocks[0].rstrip())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
