@@ -158,7 +158,7 @@ class Chat:
                 if isinstance(event, Token | Done):
                     pieces.append(event.text)
                 yield event
-        except MacllmError:
+        except Exception:
             del self.messages[before:]
             raise
         finally:

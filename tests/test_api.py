@@ -112,6 +112,8 @@ def test_a_message_that_fails_is_not_remembered(llm: LLM) -> None:
     chat = llm.chat(temperature=0, max_tokens=4)
     with pytest.raises(InputError, match="context"):
         chat.send("word " * 9000)
+    with pytest.raises(AttributeError):
+        chat.send("Hello", cancel=object())
     assert chat.messages == []
     assert chat.send(QUESTION).text
 

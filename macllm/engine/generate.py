@@ -66,11 +66,11 @@ def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: O
     between two steps and leaves the session consistent. Raises ContextError, InputError or OptionError before
     anything is computed.
     """
-    limit = _check(loaded, prompt, options.limits)
+    limit = _check(loaded, session, prompt, options.limits)
     run = _Run(loaded, session, options, prompt)
     reason: FinishReason = "length"
     try:
-        yield from run.prefill(prompt)
+        yield from run.prefill(prompt, decoding=limit > 0)
         if run.hidden is None:
             reason = "cancelled"
         elif limit > 0:
@@ -87,7 +87,7 @@ def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: O
     yield Done(reason, run.text.finish(), run.metrics())
 
 
-def _check(loaded: Loaded, prompt: Sequence[int], limits: Limits) -> int:
+def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limits) -> int:
     """The number of tokens that may be produced."""
     if not prompt:
         raise InputError("the prompt is empty; give at least one token")
@@ -98,7 +98,8 @@ def _check(loaded: Loaded, prompt: Sequence[int], limits: Limits) -> int:
         )
     if loaded.spec is not None:
         cache = sizes.kv_bytes(loaded.spec, len(prompt), DTYPES[loaded.backend.dtype].size)
-        limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory()
+        # what the session holds of the prompt, or gives up for it, is in use already
+        limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory() - session.kv_bytes
         if 0 < limit < used + cache:
             raise MemoryLimitError(
                 f"a prompt of {len(prompt)} tokens needs {cache / 1e9:.2f} GB of cache beside the {used / 1e9:.2f} GB "
@@ -138,8 +139,8 @@ class _Run:
         self.meter.kv_bytes = self.session.kv_bytes
         return self.meter.metrics()
 
-    def prefill(self, prompt: Sequence[int]) -> Iterator[Event]:
-        """Computes what the session does not hold, a chunk at a time."""
+    def prefill(self, prompt: Sequence[int], *, decoding: bool) -> Iterator[Event]:
+        """Computes what the session does not hold, a chunk at a time; the last, if ``decoding``, with the first token."""
         session = self.session
         if self.options.all_logits:
             session.reset()
@@ -158,7 +159,7 @@ class _Run:
                 session.evaluate()
                 yield Prefill(len(session.tokens), total, reused)
         if self.hidden is not None:
-            if self.options.limits.max_tokens == 0:
+            if not decoding:
                 mx.eval(self.hidden)
                 self.meter.prefilled()
             yield Prefill(total, total, reused)

@@ -183,6 +183,12 @@ def test_the_context_ends_a_generation(tiny_model: Models) -> None:
     assert done(events).reason == "length"
 
 
+def test_a_prompt_that_fills_the_context_is_computed(tiny_model: Models) -> None:
+    events = run(replace(tiny_model("llama"), max_context=len(PROMPT)), PROMPT, Options())
+    assert (ids(events), done(events).reason) == ([], "length")
+    assert events[-2] == Prefill(len(PROMPT), len(PROMPT), 0)
+
+
 def test_a_prompt_longer_than_the_context_is_refused(tiny_model: Models) -> None:
     loaded = replace(tiny_model("llama"), max_context=20, name="small")
     with pytest.raises(ContextError, match="21 tokens and the context of small holds 20"):
@@ -194,6 +200,17 @@ def test_a_prompt_whose_cache_does_not_fit_is_refused(tiny_model: Models) -> Non
     small = replace(loaded.backend, memory_limit_bytes=1000)
     with pytest.raises(MemoryLimitError, match="a prompt of 21 tokens needs"):
         run(replace(loaded, backend=small), PROMPT, up_to(4))
+
+
+def test_what_a_session_holds_of_a_prompt_is_not_counted_twice(tiny_model: Models) -> None:
+    loaded, prompt = tiny_model("llama"), tiny.tokens(200, seed=1)
+    session = Session(loaded.model)
+    run(loaded, prompt, up_to(1), session)
+    limit = mx.get_active_memory() + session.kv_bytes // 2
+    small = replace(loaded, backend=replace(loaded.backend, memory_limit_bytes=limit))
+    assert len(ids(run(small, prompt, up_to(1), session))) == 1
+    with pytest.raises(MemoryLimitError, match="200 tokens"):
+        run(small, prompt, up_to(1))
 
 
 @pytest.mark.parametrize(("prompt", "says"), [([], "empty"), ([5, 99], "99"), ([-1], "-1")])
