@@ -11,10 +11,11 @@ from macllm.engine.fallback import load_fallback
 from macllm.engine.model import Model
 from macllm.engine.placement import DTYPES, compute_backend, plan
 from macllm.engine.request import Sampling
-from macllm.errors import TokenizerError
+from macllm.errors import ConfigError, OptionError, TokenizerError
 from macllm.nn.decoder import Decoder
 from macllm.spec import ModelSpec
 from macllm.tokenizer.base import Tokenizer
+from macllm.tokenizer.load import has_tokenizer
 from macllm.weights.model_files import ModelFiles, open_model
 from macllm.weights.parameters import CheckpointParameters
 
@@ -87,27 +88,24 @@ def load_model(
         vocab=vocab,
         max_context=context,
         stop_ids=_stop_ids(files, tokenizer),
-        sampling=default_sampling(files.generation_config),
+        sampling=default_sampling(files.generation_config, files.path),
         load_s=time.perf_counter() - start,
         config=files.config,
     )
 
 
-def default_sampling(generation_config: Mapping[str, Any]) -> Sampling:
-    """A model's own settings, from its generation config; greedy where it says nothing."""
+def default_sampling(generation_config: Mapping[str, Any], folder: Path) -> Sampling:
+    """A model's own settings, from its generation config; greedy where it says nothing. Raises ConfigError."""
     if generation_config.get("do_sample") is False:
         return Sampling()
-    keys = {
-        "temperature": "temperature",
-        "top_k": "top_k",
-        "top_p": "top_p",
-        "min_p": "min_p",
-        "repetition_penalty": "repetition_penalty",
-    }
-    given = {
-        ours: generation_config[theirs] for theirs, ours in keys.items() if generation_config.get(theirs)
-    }
-    return Sampling(**given)
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    given = {name: generation_config[name] for name in names if generation_config.get(name)}
+    try:
+        return Sampling(**given)
+    except OptionError as error:
+        raise ConfigError(
+            f"{folder / 'generation_config.json'}: {error}; correct it or delete the file"
+        ) from None
 
 
 def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> Model:
@@ -118,10 +116,7 @@ def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> M
 
 
 def _tokenizer(files: ModelFiles) -> Tokenizer | None:
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-    if files.gguf is None and not any((files.path / name).exists() for name in names):
-        return None if not any(files.path.glob("*.tiktoken")) else files.tokenizer()
-    return files.tokenizer()
+    return files.tokenizer() if files.gguf is not None or has_tokenizer(files.path) else None
 
 
 def _stop_ids(files: ModelFiles, tokenizer: Tokenizer | None) -> frozenset[int]:

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 Lookup = Callable[[str], int | None]
 
+_MODELS = ("tokenizer.model", "tiktoken.model", "spiece.model", "sentencepiece.bpe.model")
 _NAMED = ("bos", "eos", "unk", "pad", "cls", "sep", "mask")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether any file of a tokenizer is there; whether they are enough, ``load_tokenizer`` says."""
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+    return any((folder / name).exists() for name in names) or any(_model_files(folder))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -178,7 +185,7 @@ def _library_profile(library: "tokenizers.Tokenizer", files: FolderFiles) -> Pro
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
-    for name in ("tokenizer.model", "tiktoken.model", "spiece.model", "sentencepiece.bpe.model"):
+    for name in _MODELS:
         if (folder / name).is_file():
             yield folder / name
     yield from sorted(folder.glob("*.tiktoken"))

@@ -78,6 +78,8 @@ class ModelFiles:
         """The 16-bit type that the weights come in, scales included; None where it is neither."""
         if self.gguf is not None:
             types = {tensor.type_name for tensor in self.gguf.tensors.values() if len(tensor.shape) > 1}
+            if types <= {"F32"}:
+                return None
             return "bfloat16" if types <= {"BF16", "F32"} else "float16"  # blocks carry float16 scales
         stated = self.config.get("dtype") or self.config.get("torch_dtype")
         return stated if stated in ("float16", "bfloat16") else None
