@@ -18,6 +18,10 @@ class Dense:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape)
 
+    def arrays(self) -> list[mx.array]:
+        """What it is made of."""
+        return [self.array]
+
     @property
     def nbytes(self) -> int:
         return int(self.array.nbytes)
@@ -42,10 +46,13 @@ class Packed:
         *rows, words = self.weight.shape
         return (*rows, words * 32 // self.quantization.bits)
 
+    def arrays(self) -> list[mx.array]:
+        """Weight, scales and, where there are any, biases."""
+        return [self.weight, self.scales, *([self.biases] if self.biases is not None else [])]
+
     @property
     def nbytes(self) -> int:
-        biases = self.biases.nbytes if self.biases is not None else 0
-        return int(self.weight.nbytes + self.scales.nbytes + biases)
+        return sum(int(array.nbytes) for array in self.arrays())
 
     def rows(self, index: mx.array | slice) -> "Packed":
         """The matrix with its rows (first axis) picked or reordered: groups run along the input, so exact."""

@@ -15,7 +15,6 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from macllm.errors import InputError, MacllmError, TokenizerError
-from macllm.nn.stored import Dense, Stored
 from macllm.quantization import QuantizationPlan
 from macllm.spec import TensorSpec
 from macllm.weights import companions
@@ -175,7 +174,7 @@ class _Run:
     def _write(self, folder: PartialFolder, tensor: TensorSpec, total: int) -> None:
         before, unit = folder.done_bytes, self.units[folder.done]
         for first, part in self.source.rows(tensor.name, self.plan.formats.get(tensor.name)):
-            folder.write_rows(first, dict(zip((e.name for e in unit.entries), _arrays(part), strict=True)))
+            folder.write_rows(first, dict(zip((e.name for e in unit.entries), part.arrays(), strict=True)))
             done = before + unit.nbytes * (first + part.shape[0]) // tensor.shape[0]
             self.report(Converted(unit.entries[0].name, done, total))
         folder.finish_unit()
@@ -252,12 +251,6 @@ class _Run:
             elapsed_s=elapsed,
             peak_memory_bytes=mx.get_peak_memory(),
         )
-
-
-def _arrays(stored: Stored) -> list[mx.array]:
-    if isinstance(stored, Dense):
-        return [stored.array]
-    return [stored.weight, stored.scales, *([stored.biases] if stored.biases is not None else [])]
 
 
 def _notices(plan: Plan, stored: Callable[[str], str]) -> Iterator[str]:

@@ -40,14 +40,14 @@ class CheckpointParameters:
         placement: Placement,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Raises CheckpointError for a tensor that is missing, unexpected or of another shape, by name."""
+        """Raises CheckpointError where the tensors are not the spec's."""
         self._checkpoint = checkpoint
         self._naming = naming
         self._placement = placement
         self._specs = {tensor.name: tensor for tensor in spec.tensors()}
         self._progress = progress
         self._read = 0
-        _check(spec, checkpoint, naming)
+        check_tensors(spec, checkpoint, naming)
         self._total = sum(checkpoint.nbytes(naming.stored(name)) for name in self._specs)
 
     def linear(self, prefix: str, *names: str, bias: bool = False) -> AnyLinear:
@@ -106,7 +106,8 @@ class CheckpointParameters:
         return self._naming.operation(name)
 
 
-def _check(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming) -> None:
+def check_tensors(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming) -> None:
+    """Raises CheckpointError for a tensor that is missing, unexpected or of another shape, by name."""
     present = set(checkpoint.names())
     tensors = list(spec.tensors())
     missing = [name for name in (naming.stored(tensor.name) for tensor in tensors) if name not in present]

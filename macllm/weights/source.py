@@ -14,7 +14,7 @@ from macllm.weights import gguf_types
 from macllm.weights.checkpoint import Checkpoint
 from macllm.weights.model_files import ModelFiles
 from macllm.weights.names import Naming, hugging_face
-from macllm.weights.parameters import CheckpointParameters, Placement
+from macllm.weights.parameters import check_tensors
 from macllm.weights.plan import Held, Target
 from macllm.weights.safetensors import SafetensorsCheckpoint
 
@@ -32,8 +32,7 @@ class Source:
     target: Target
 
     def __post_init__(self) -> None:
-        # made for its checks of names and shapes
-        CheckpointParameters(self.files.spec, self.checkpoint, self.naming, Placement(mx.float32))
+        check_tensors(self.files.spec, self.checkpoint, self.naming)
 
     @cached_property
     def naming(self) -> Naming:
@@ -86,7 +85,7 @@ class Source:
     def rows(self, name: str, packing: Quantization | None) -> Iterator[tuple[int, Stored]]:
         """The tensor in its target's form, some rows at a time, each with the number of its first row."""
         stored = self.read(name)
-        mx.eval(_arrays(stored))
+        mx.eval(stored.arrays())
         step = max(1, _CHUNK // max(1, stored.shape[-1])) if len(stored.shape) > 1 else stored.shape[0]
         for start in range(0, stored.shape[0], step):
             yield start, self._formed(name, stored.rows(slice(start, start + step)), packing)
@@ -164,9 +163,3 @@ class Source:
                 "add --dtype bfloat16"
             )
         return cast
-
-
-def _arrays(stored: Stored) -> list[mx.array]:
-    if isinstance(stored, Dense):
-        return [stored.array]
-    return [stored.weight, stored.scales, *([stored.biases] if stored.biases is not None else [])]
