@@ -5,8 +5,9 @@ Canonical tensor names are made of ``embed``, ``layers.N.<block>``, ``norm`` and
 origin are renamed to them (see ``macllm.weights.names``).
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Activation: TypeAlias = Literal["silu", "gelu_tanh"]
@@ -24,10 +25,7 @@ class TensorSpec:
     @property
     def size(self) -> int:
         """Number of elements."""
-        total = 1
-        for dimension in self.shape:
-            total *= dimension
-        return total
+        return math.prod(self.shape)
 
     @property
     def quantizable(self) -> bool:
@@ -179,7 +177,6 @@ class ModelSpec:
     embed_scale: float | None = None
     norm_offset: float = 0.0
     needs_bfloat16_range: bool = False  # activations overflow float16
-    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def tensors(self) -> Iterator[TensorSpec]:
         """Every tensor of the model under its canonical name."""

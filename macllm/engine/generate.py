@@ -140,7 +140,7 @@ class _Run:
         return self.meter.metrics()
 
     def prefill(self, prompt: Sequence[int], *, decoding: bool) -> Iterator[Event]:
-        """Computes what the session does not hold, a chunk at a time; the last, if ``decoding``, with the first token."""
+        """Computes what the session does not hold by chunks; the last, if ``decoding``, with the first token."""
         session = self.session
         if self.options.all_logits:
             session.reset()

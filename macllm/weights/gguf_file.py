@@ -9,6 +9,7 @@ are stored innermost first; shapes here are row-major, (O, I) for a matrix. Part
 ``split.no``, ``split.count`` and ``split.tensors.count``; the first part holds the model's metadata.
 """
 
+import math
 import mmap
 import re
 import struct
@@ -91,10 +92,7 @@ class GGUFTensor:
     @property
     def rows(self) -> int:
         """Rows of the tensor seen as a matrix: all dimensions but the last, multiplied."""
-        rows = 1
-        for dimension in self.shape[:-1]:
-            rows *= dimension
-        return rows
+        return math.prod(self.shape[:-1])
 
     def data(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
         """The bytes of some rows, (stop - start, row bytes), as a view of the mapped file."""
@@ -335,9 +333,7 @@ class _Header:
                 "than this macllm"
             )
         kind = TYPES[number]
-        elements = 1
-        for dimension in shape:
-            elements *= dimension
+        elements = math.prod(shape)
         if elements == 0 or (shape[-1] if shape else 1) % kind.elements:
             self._damaged(f"{what} has the impossible shape {shape} for type {kind.name}")
         return GGUFTensor(name, shape, kind, offset, elements // kind.elements * kind.nbytes, self.file)
