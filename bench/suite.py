@@ -14,10 +14,11 @@ from bench.processes import import_seconds, modules_after, seconds
 from bench.rows import Report, Row, Target
 from bench.settings import Settings
 from bench.worker import Worker, WorkerError
+from macllm import __version__ as macllm_version
 
 Say = Callable[[str], None]
 
-PACKAGES = ("macllm", "mlx", "mlx-lm", "llama-cpp-python", "numpy", "cmeel-openblas")
+PACKAGES = ("mlx", "mlx-lm", "llama-cpp-python", "numpy", "cmeel-openblas")
 PROMPT = "What is the capital of France?"
 FOREIGN = {"mlx_lm", "transformers", "torch"}
 
@@ -61,6 +62,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "macllm": macllm_version,
         **{package: _version(package) for package in PACKAGES},
     }
 

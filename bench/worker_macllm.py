@@ -1,8 +1,10 @@
 """Measures macllm: generation by the engine's own metrics, host time of a step, memory of a load."""
 
+import importlib
 import platform
 import resource
 import statistics
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,14 @@ from macllm.nn.decoder import Decoder
 from macllm.weights.model_files import open_model
 from macllm.weights.parameters import CheckpointParameters, Placement
 
+LOADING = (
+    "numpy",
+    "tokenizers",
+    "macllm.weights.gguf_checkpoint",
+    "macllm.weights.gguf_config",
+    "macllm.tokenizer.gguf",
+)
+SAMPLE_EVERY_S = 0.003
 LINUX = platform.system() == "Linux"
 
 _models: dict[str, Loaded] = {}
@@ -68,19 +78,22 @@ def load_peak(path: str, packed: bool) -> dict[str, Any]:
     ``packed`` keeps quantized matrices so, whatever the placement would say here. For a fresh process.
     """
     here = backend.current()
-    before = _resident_bytes()
-    _reset_resident_peak()
-    if packed:
-        files, dtype = open_model(Path(path)), DTYPES[here.dtype]
-        parameters = CheckpointParameters(files.spec, files.checkpoint(dtype), files.naming, Placement(dtype))
-        model: Any = Decoder(files.spec, parameters)
-    else:
-        model = load_model(Path(path)).model
+    for module in LOADING:  # imported on first use: part of a process, not of a load
+        importlib.import_module(module)
+    with ProcessGrowth() as growth:
+        if packed:
+            files, dtype = open_model(Path(path)), DTYPES[here.dtype]
+            parameters = CheckpointParameters(
+                files.spec, files.checkpoint(dtype), files.naming, Placement(dtype)
+            )
+            model: Any = Decoder(files.spec, parameters)
+        else:
+            model = load_model(Path(path)).model
     kept = sum(int(array.nbytes) for array in dict(tree_flatten(model.parameters())).values())
     return {
         "kept_bytes": kept,
         "mlx_peak_bytes": mx.get_peak_memory(),
-        "process_growth_bytes": _resident_peak_bytes() - before,
+        "process_growth_bytes": growth.peak_bytes,
     }
 
 
@@ -106,24 +119,37 @@ def _load(path: str) -> Loaded:
     return _models[path]
 
 
-def _resident_bytes() -> int:
-    return _status("VmRSS") if LINUX else _resident_peak_bytes()
+class ProcessGrowth:
+    """The most that this process's own memory grew inside the ``with`` block.
+
+    On Linux that of pages without a file behind them, looked at every few milliseconds: a mapped file's pages
+    are the system's to take back. Elsewhere the system's own peak of everything.
+    """
+
+    def __enter__(self) -> "ProcessGrowth":
+        self.peak_bytes = 0
+        self._start = _own_bytes()
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(SAMPLE_EVERY_S)
+            self.peak_bytes = max(self.peak_bytes, _own_bytes() - self._start)
 
 
-def _resident_peak_bytes() -> int:
-    if LINUX:
-        return _status("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
-def _reset_resident_peak() -> None:
-    if LINUX:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts anew
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
+def _own_bytes() -> int:
+    if not LINUX:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return 0
 

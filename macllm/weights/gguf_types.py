@@ -149,6 +149,7 @@ def _in_chunks(tensor: GGUFTensor, work: Callable[[int, int], None]) -> None:
     else:
         for _ in _pool().map(run, starts):
             pass
+        tensor.release()  # touching a page maps its neighbours too, released ones among them
 
 
 def _read_plain(tensor: GGUFTensor) -> mx.array:

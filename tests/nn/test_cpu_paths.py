@@ -1,0 +1,102 @@
+"""What runs in place of MLX's kernels on CPUs where those are slow, against the kernels."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from macllm.nn import activations
+from macllm.nn.attend import composed, fused
+from macllm.nn.linear import sliced_product, uncopied_slices
+from macllm.nn.masks import Mask, banded
+from macllm.nn.rope import RotaryEmbedding, rotary
+from macllm.spec import Llama3Scaling, Rope, YarnScaling
+
+RNG = np.random.default_rng(0)
+
+
+def array(*shape: int, scale: float = 1.0) -> mx.array:
+    return mx.array((RNG.normal(size=shape) * scale).astype(np.float32))
+
+
+def close(found: mx.array, expected: mx.array, atol: float = 1e-5) -> None:
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=atol, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "mask"),
+    [
+        (1, 1, None),
+        (1, 77, None),
+        (5, 5, "causal"),
+        (128, 128, "causal"),
+        (129, 129, "causal"),
+        (300, 450, "causal"),
+        (20, 60, banded(20, 60, 8)),
+        (1, 60, banded(1, 60, 8)),
+    ],
+)
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])
+def test_composed_attention_equals_the_kernel(
+    queries: int, keys: int, mask: Mask, heads: tuple[int, int]
+) -> None:
+    q, k, v = array(2, heads[0], queries, 16), array(2, heads[1], keys, 16), array(2, heads[1], keys, 16)
+    close(composed(q, k, v, 0.25, mask), fused(q, k, v, 0.25, mask))
+
+
+def test_composed_attention_stands_scores_that_overflow_an_exponential() -> None:
+    q, k, v = array(1, 2, 4, 16, scale=100.0), array(1, 2, 4, 16, scale=100.0), array(1, 2, 4, 16)
+    found = composed(q, k, v, 1.0, "causal")
+    assert np.isfinite(np.array(found)).all()
+    close(found, fused(q, k, v, 1.0, "causal"))
+
+
+def test_half_precision_is_left_to_the_kernel() -> None:
+    q, k, v = (array(1, 2, 3, 16).astype(mx.float16) for _ in range(3))
+    assert mx.array_equal(composed(q, k, v, 0.25, "causal"), fused(q, k, v, 0.25, "causal"))
+
+
+@pytest.mark.parametrize("rope", [Rope(16), Rope(8, 1e6), Rope(16, 5e5, Llama3Scaling(8.0, 1.0, 4.0, 32)),
+                                  Rope(16, 1e4, YarnScaling(4.0, 16))])  # fmt: skip
+@pytest.mark.parametrize("offset", [0, 1, 1000, 100_000])
+def test_one_token_is_turned_as_it_is_among_others(rope: Rope, offset: int) -> None:
+    """Alone by the matrix, in a prompt by the kernel; beyond ``dims`` nothing turns."""
+    x = array(2, 3, 2, 16)
+    embedding = RotaryEmbedding(rope)
+    close(embedding(x[:, :, :1], offset), embedding(x, offset)[:, :, :1])
+
+
+def test_layers_share_one_rotation_a_step() -> None:
+    embedding = rotary(Rope(16))
+    assert rotary(Rope(16)) is embedding
+    assert embedding.rotation(3, 16) is embedding.rotation(3, 16)
+    assert not mx.array_equal(embedding.rotation(3, 16), embedding.rotation(4, 16))
+
+
+@pytest.mark.parametrize(
+    ("plain", "by_power"),
+    [
+        (activations.swiglu, activations.swiglu_by_power),
+        (activations.geglu_tanh, activations.geglu_tanh_by_power),
+    ],
+)
+def test_gates_by_powers_of_two(plain: activations.Gate, by_power: activations.Gate) -> None:
+    gate, up = array(4, 100, scale=30.0), array(4, 100)
+    gate[0, :3] = mx.array([0.0, -1000.0, 1000.0])
+    close(by_power(gate, up), plain(gate, up), atol=1e-4)
+    half = gate.astype(mx.float16), up.astype(mx.float16)
+    assert mx.array_equal(by_power(*half), plain(*half), equal_nan=True)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(3072, 576), (2500, 64), (1200, 40), (49152, 16)])
+def test_a_row_times_a_matrix_in_slices(outputs: int, inputs: int) -> None:
+    weight, x = array(outputs, inputs), array(1, 1, inputs)
+    slices = uncopied_slices(outputs, inputs)
+    assert (slices > 1) == (outputs > 1200)
+    assert outputs % slices == 0
+    close(sliced_product(x, weight, slices), x @ weight.T, atol=1e-3)
+
+
+def test_a_matrix_that_no_slicing_helps_stays_whole() -> None:
+    assert uncopied_slices(50_021, 64) == 1  # a prime number of rows
+    assert uncopied_slices(1000, 100_000) == 1  # rows so long that a slice would have but a few

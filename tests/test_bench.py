@@ -1,0 +1,171 @@
+"""``python -m bench``: rows, targets, table and JSON; the workers run on tiny models."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main, show, write
+from bench.models import write_mlx_folder, write_tiny_model
+from bench.processes import import_seconds, modules_after, seconds
+from bench.rows import HEADERS, Report, Row, Target
+from bench.settings import Settings
+from bench.speed import measure
+from bench.suite import report
+from bench.worker import Worker, WorkerError
+from macllm.nn.stored import Dense
+
+FOUR_TIMES = Target("ratio", at_least=4)
+
+
+def quiet(_: str) -> None:
+    """Progress that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A tiny model of both programs' own format in place of the starter."""
+    folder = tmp_path_factory.mktemp("bench")
+    write_tiny_model(folder / "tiny", layers=2, width=16)
+    return Settings(
+        folder / "tiny", 256, folder / "results", quick=True, prompt_tokens=8, decode_tokens=3, repeats=2,
+        process_repeats=1, host_steps=3, tiny_layers=2,
+    )  # fmt: skip
+
+
+# rows
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "met"), [((40.0,), (10.0,), True), ((39.0,), (10.0,), False), ((40.0,), (), None)]
+)
+def test_a_ratio_is_held_against_its_target(
+    ours: tuple[float, ...], theirs: tuple[float, ...], met: bool | None
+) -> None:
+    assert Row("key", "figure", "tok/s", ours, "peer", theirs, FOUR_TIMES).met is met
+
+
+def test_a_value_is_held_against_its_target() -> None:
+    target = Target("value", at_most=0.2)
+    assert Row("key", "figure", "s", (0.1, 0.3, 0.2), target=target).met is True
+    assert Row("key", "figure", "s", (0.1, 0.3, 0.3), target=target).met is False
+    assert Row("key", "figure", "s", (0.1,)).met is None
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    """Both programs half as fast in the second turn: the ratio is that of each turn."""
+    row = Row("key", "figure", "tok/s", (40.0, 20.0, 40.0), "peer", (10.0, 5.0, 10.0))
+    assert row.ratio == 4
+    assert replace(row, theirs=(10.0, 5.0)).ratio == pytest.approx(40 / 7.5)
+
+
+def test_a_table_shows_values_targets_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Row("a", "prefill", "tok/s", (420.4,), "mlx-lm", (14.0,), Target("ratio", at_least=20)),
+        Row("b", "decode", "tok/s", (20.0,), "llama.cpp", (), Target("ratio", at_least=2), "not installed"),
+        Row("c", "decode", "tok/s", (20.0,), "mlx-lm", (40.0,)),
+        Row("d", "macllm --help", "s", (0.25,), target=Target("value", at_most=0.2)),
+    ]
+    show(Report({"cores": 2}, {}, rows))
+    header, *lines, _, machine = capsys.readouterr().out.splitlines()
+    assert [name for name in HEADERS if name not in header] == []
+    assert [line.rpartition("  ")[2].strip() for line in lines] == [
+        "met",
+        "not measured",
+        "information",
+        "not met",
+    ]
+    assert "420 tok/s" in lines[0]
+    assert "30.03 x" in lines[0]
+    assert ">= 20 x" in lines[0]
+    assert "not installed" in lines[1]
+    assert machine == "cores 2"
+
+
+def test_json_keeps_all_samples_and_verdicts(tmp_path: Path) -> None:
+    row = Row("a", "prefill", "tok/s", (40.0, 44.0, 60.0), "mlx-lm", (10.0, 10.0, 10.0), FOUR_TIMES)
+    write(Report({"cores": 2}, {"repeats": 3}, [row]), tmp_path / "new" / "report.json")
+    found = json.loads((tmp_path / "new" / "report.json").read_text())
+    (kept,) = found["rows"]
+    assert kept["ours"] == [40.0, 44.0, 60.0]
+    assert (kept["value"], kept["peer_value"], kept["ratio"], kept["met"]) == (44.0, 10.0, 4.4, True)
+    assert found["settings"] == {"repeats": 3}
+
+
+# measuring
+
+
+def test_generation_is_measured_in_turns_and_peers_may_be_missing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = settings.mlx_folder("float32")  # the tiny model is in mlx-lm's format already
+    same.parent.mkdir(parents=True)
+    same.symlink_to(settings.model)
+    monkeypatch.setattr(
+        "bench.speed.importlib.util.find_spec", lambda name: None if name == "llama_cpp" else 1
+    )
+    rows = {(row.key, row.peer): row for row in measure(settings, quiet)}
+    assert len(rows) == 6
+    row = rows["decode", "mlx-lm, float32 4-bit"]
+    assert len(row.ours) == len(row.theirs) == 2
+    assert row.met is not None
+    missing = rows["prefill", "llama.cpp"]
+    assert (missing.theirs, missing.why, missing.met) == ((), "not installed", None)
+    assert len(missing.ours) == 2
+
+
+def test_the_other_rows(settings: Settings) -> None:
+    only = ("host", "help", "import", "load")
+    done = report(replace(settings, only=only), quiet)
+    assert [row.key for row in done.rows] == ["host", "help", "import", "load", "load"]
+    assert all(row.ours for row in done.rows), [row.why for row in done.rows]
+    host = done.rows[0]
+    assert len(host.ours) == len(host.theirs) == 2
+    assert {"system", "cores", "macllm", "mlx", "mlx-lm"} <= set(done.machine)
+
+
+def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
+    with Worker("worker_macllm") as worker:
+        with pytest.raises(WorkerError, match="nothing"):
+            worker.ask("run", path=str(tmp_path / "nothing"), ids=[1], decode_tokens=1)
+        with pytest.raises(WorkerError, match="died with exit code"):
+            worker.ask("no such request")
+
+
+def test_processes_are_timed_to_their_end() -> None:
+    import sys
+
+    assert seconds([sys.executable, "-c", "import time; time.sleep(0.1)"]) >= 0.1
+    assert import_seconds("import time as t; t.sleep(0.05)") >= 0.05
+    assert "json" in modules_after("import json")
+    with pytest.raises(WorkerError, match=r"exit code 1: .*ValueError"):
+        seconds([sys.executable, "-c", "raise ValueError"])
+
+
+def test_the_same_weights_are_written_exactly(starter_gguf: Path, tmp_path: Path) -> None:
+    """Dequantized, the folder's matrices are the GGUF's; mlx-lm's command gets its tokenizer."""
+    import mlx.core as mx
+
+    from macllm.weights.model_files import open_model
+
+    write_mlx_folder(starter_gguf, tmp_path / "same", "float32")
+    here, there = open_model(starter_gguf), open_model(tmp_path / "same")
+    for name in ("embed.weight", "layers.3.mixer.q.weight", "layers.29.channel.down.weight"):
+        ours = here.checkpoint(mx.float32).read_dense(here.naming.stored(name), mx.float32)
+        theirs = there.checkpoint(mx.float32).read_dense(there.naming.stored(name), mx.float32)
+        loaded = here.naming.operation(name).load(Dense(ours))
+        assert mx.array_equal(loaded.array, theirs), name
+    assert there.plan.of("model.embed_tokens").bits == 8
+    assert there.plan.of("model.layers.0.mlp.up_proj").bits == 4
+    text = "The capital of France is"
+    assert there.tokenizer().encode(text) == here.tokenizer().encode(text)
+
+
+def test_the_command_writes_its_report_and_judges_nothing(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    assert main(["--model", str(settings.model), "--only", "help", "--quick", "--json", str(file)]) == 0
+    assert "macllm --help" in capsys.readouterr().out
+    assert [row["key"] for row in json.loads(file.read_text())["rows"]] == ["help"]
