@@ -8,6 +8,7 @@ Importing ``macllm`` calls :func:`preload` once.
 
 import ctypes
 import os
+import platform
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +28,7 @@ def preload() -> None:
     if sys.platform != "linux" or os.environ.get("MACLLM_BLAS") == "off" or "mlx.core" in sys.modules:
         return
     library = _site_file("cmeel", "cmeel.prefix/lib/libopenblas.so")
-    if library is None:
+    if library is None or not runs_here(platform.machine(), _cpuinfo()):
         return
     try:
         try:
@@ -38,6 +39,25 @@ def preload() -> None:
     except OSError:
         return  # MLX works without, slowly; `macllm doctor` says so
     _state = "openblas"
+
+
+def runs_here(machine: str, cpuinfo: str) -> bool:
+    """Whether a processor has the instructions that the package's library is built for.
+
+    On x86-64 it holds AVX-512 kernels and no others (``openblas_get_config``: SKYLAKEX): elsewhere its first
+    product would end the process.
+    """
+    if machine != "x86_64":
+        return True
+    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split()
+    return {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= set(flags)
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _site_file(package: str, relative: str) -> Path | None:

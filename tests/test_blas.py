@@ -69,3 +69,20 @@ def test_a_folder_named_mlx_does_not_hide_the_runtime(
     (tmp_path / "mlx").mkdir()
     monkeypatch.chdir(tmp_path)  # `python -c` puts it first on the path, and mlx is a namespace package
     assert run_python("from macllm import blas; print(blas.name())").strip() == "openblas"
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "runs"),
+    [
+        ("x86_64", "fpu avx2 fma avx512f avx512dq avx512cd avx512bw avx512vl", True),
+        ("x86_64", "fpu avx2 fma", False),
+        ("x86_64", "fpu avx2 fma avx512f avx512cd avx512er avx512pf", False),
+        ("aarch64", "fp asimd", True),
+    ],
+)
+def test_openblas_is_left_out_where_its_instructions_are_missing(
+    machine: str, flags: str, runs: bool
+) -> None:
+    from macllm.blas import runs_here
+
+    assert runs_here(machine, f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n") is runs

@@ -4,6 +4,7 @@ Several projections of one input (q/k/v, gate/up) are one matrix where their sto
 launches a token on every backend. ``tensors`` undoes that by name on the way out.
 """
 
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,8 +15,8 @@ from mlx.nn.layers.base import Module
 from macllm import blas
 from macllm.nn.stored import Dense, Packed, Stored, concatenate
 
-# OpenBLAS copies a matrix into its own layout before it multiplies, for one row too (4 GB/s instead of 14), unless
-# the product has at most so many outputs and multiplications.
+# OpenBLAS on x86 copies a matrix into its own layout before it multiplies, for one row too (4 GB/s instead of 14),
+# unless the product has at most so many outputs and multiplications.
 _UNCOPIED_OUTPUTS, _UNCOPIED_PRODUCT = 1200, 1_000_000
 _FEWEST_ROWS = 16  # of a slice; below, calls cost more than copies
 
@@ -37,7 +38,8 @@ class Linear(Module):
         self.weight = weight
         if bias is not None:
             self.bias = bias
-        self._slices = uncopied_slices(*weight.shape) if blas.name() == "openblas" else 1
+        copies = blas.name() == "openblas" and platform.machine() == "x86_64"
+        self._slices = uncopied_slices(*weight.shape) if copies else 1
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._slices > 1 and x.size == x.shape[-1]:
