@@ -1,28 +1,25 @@
 """Where macllm keeps things on this machine. ``MACLLM_HOME`` moves all of them under one folder."""
 
 import os
+import shutil
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_data_path
-
-
-def _home() -> Path | None:
-    value = os.environ.get("MACLLM_HOME")
-    return Path(value).expanduser() if value else None
+from platformdirs import user_data_path
 
 
 def data_dir() -> Path:
     """Models, chats, state that must last."""
-    home = _home()
-    return home if home is not None else user_data_path("macllm", appauthor=False)
-
-
-def cache_dir() -> Path:
-    """Things that can be made again: parsed tokenizers, kernel verdicts."""
-    home = _home()
-    return home / "cache" if home is not None else user_cache_path("macllm", appauthor=False)
+    home = os.environ.get("MACLLM_HOME")
+    return Path(home).expanduser() if home else user_data_path("macllm", appauthor=False)
 
 
 def models_dir() -> Path:
     """One folder per installed model."""
     return data_dir() / "models"
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that may still be written to the disk of ``folder``, which need not exist yet."""
+    folder = folder.absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(there).free

@@ -37,7 +37,7 @@ def starter_gguf() -> Path:
     given = os.environ.get("MACLLM_STARTER_GGUF")
     if given:
         return Path(given)
-    from macllm.hub.pull import ensure
+    from macllm.hub.pull import find
 
     lock = Path(tempfile.gettempdir()) / f"macllm-starter-{os.getuid()}.lock"
     with pytest.MonkeyPatch.context() as patch, lock.open("w") as file:
@@ -46,7 +46,7 @@ def starter_gguf() -> Path:
         else:
             patch.setenv("MACLLM_HOME", _USERS_HOME)
         fcntl.flock(file, fcntl.LOCK_EX)  # two workers of one run must not download it twice
-        place = ensure("starter")
+        place = find("starter").path
     return place if place.is_file() else next(place.rglob("*.gguf"))
 
 

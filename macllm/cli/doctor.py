@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
         return 0
-    folder, free = paths.models_dir(), _free_disk(paths.models_dir())
+    folder, free = paths.models_dir(), paths.free_bytes(paths.models_dir())
     rows = [
         ("backend", report["backend"]),
         ("device", report["device"]),
@@ -155,12 +154,6 @@ def _facts(report: dict[str, Any], folder: Path, free: int) -> Facts:
         free_disk_bytes=free,
         models_dir=str(folder),
     )
-
-
-def _free_disk(folder: Path) -> int:
-    """Free bytes where ``folder`` is or will be made."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
 
 
 def _version(package: str) -> str:

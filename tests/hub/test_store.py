@@ -6,7 +6,7 @@ import pytest
 
 from macllm.errors import ConfigError, OptionError, SourceError
 from macllm.hub import store
-from macllm.hub.pull import ensure, find, pull
+from macllm.hub.pull import find, pull
 from macllm.hub.store import Installed, StoredFile
 
 
@@ -29,13 +29,13 @@ def test_a_local_folder_is_used_where_it_is(folder):
     model = pull(str(folder))
     assert model.name == "My-Model-v1" and model.path == folder and not model.owned
     assert model.quantization == "mxfp4" and model.size_bytes > 50
-    assert store.installed() == [model] and ensure(model.name) == folder
+    assert store.installed() == [model] and find(model.name).path == folder
     removed = store.remove(model.name)
     assert removed.kept == folder and (folder / "model.safetensors").exists() and store.installed() == []
 
 
 def test_a_path_needs_no_record(folder):
-    assert ensure(str(folder)) == folder and find(str(folder)).name == "My Model (v1)"
+    assert find(str(folder)).path == folder and find(str(folder)).name == "My Model (v1)"
     assert store.resolve(str(folder)).path == folder
     assert store.installed() == []
 
