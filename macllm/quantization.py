@@ -16,6 +16,12 @@ DEFAULTS: Mapping[Mode, tuple[int, int]] = {  # bits, group size
 }
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 AFFINE_GROUPS = (32, 64, 128)
+RECIPES: Mapping[str, tuple[int, int]] = {  # bits of most matrices, bits of the sensitive ones
+    "mixed_2_6": (2, 6),
+    "mixed_3_4": (3, 4),
+    "mixed_3_6": (3, 6),
+    "mixed_4_6": (4, 6),
+}
 _SCALE_BYTES = 2  # scales and biases of an affine group are stored in 16 bits
 
 

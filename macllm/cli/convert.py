@@ -4,19 +4,18 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from macllm.backend import DTYPES
 from macllm.cli.download import DownloadDisplay
-from macllm.cli.options import DTYPES, add_json
+from macllm.cli.options import add_json
 from macllm.cli.output import print_json, size
 from macllm.cli.progress import Progress
 from macllm.errors import Cancelled, OptionError
-from macllm.quantization import DEFAULTS
+from macllm.quantization import DEFAULTS, RECIPES
 
 if TYPE_CHECKING:
     from macllm.weights.convert import Conversion, Event
 
 HELP = "write a model in another precision"
-
-RECIPES = ("mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6")
 
 EPILOG = """examples:
   macllm convert org/name out -q                       4-bit, groups of 64
@@ -52,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--q-group-size", type=int, metavar="N", help="32, 64 or 128 weights share a scale")
     group.add_argument("--q-mode", choices=list(DEFAULTS), help="number format (default: affine)")
     group.add_argument(
-        "--quant-predicate", choices=RECIPES, help="mixed bits: more for the matrices that need them"
+        "--quant-predicate", choices=list(RECIPES), help="mixed bits: more for the matrices that need them"
     )
     group.add_argument("--requantize", action="store_true", help="quantize again what is quantized already")
     group.add_argument("-d", "--dequantize", action="store_true", help="expand what is quantized")

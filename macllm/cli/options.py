@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from macllm.backend import DTYPES
 from macllm.engine.request import Limits, Sampling
 
-DTYPES = ("float32", "float16", "bfloat16")
 MAX_TOKENS = 2048  # where nobody watches who could stop a model that goes in circles
 
 # flag, field of Sampling, number type, help; the order is the help's

@@ -10,7 +10,7 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_map
 
 from macllm.backend import Backend, check_fits
-from macllm.engine.placement import DTYPES
+from macllm.nn.stored import DTYPES
 from macllm.weights import foreign_model
 from macllm.weights.model_files import ModelFiles
 from macllm.weights.safetensors import read_headers

@@ -17,13 +17,13 @@ from macllm.engine.events import Done, Event, FinishReason, Prefill, Stats, Toke
 from macllm.engine.loading import Loaded
 from macllm.engine.meter import Meter
 from macllm.engine.metrics import Metrics
-from macllm.engine.placement import DTYPES
 from macllm.engine.processors import History, Processors, breaker_tokens
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.sampler import Sampler, top_logprobs
 from macllm.engine.session import Session
 from macllm.engine.text import TextOut
 from macllm.errors import ContextError, InputError, MemoryLimitError
+from macllm.nn.stored import DTYPES
 
 _OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  # what MLX's errors say
 STATS_EVERY_S = 0.125

@@ -9,10 +9,11 @@ from typing import Any
 from macllm.backend import Backend, apply_limits, current
 from macllm.engine.fallback import load_fallback
 from macllm.engine.model import Model
-from macllm.engine.placement import DTYPES, compute_backend, plan
+from macllm.engine.placement import compute_backend, plan
 from macllm.engine.request import Sampling
 from macllm.errors import ConfigError, OptionError, TokenizerError
 from macllm.nn.decoder import Decoder
+from macllm.nn.stored import DTYPES
 from macllm.spec import ModelSpec
 from macllm.tokenizer.base import Tokenizer
 from macllm.tokenizer.load import has_tokenizer

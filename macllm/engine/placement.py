@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-import mlx.core as mx
-
 from macllm import sizes
 from macllm.backend import Backend, check_fits
+from macllm.nn.stored import DTYPES
 from macllm.spec import ModelSpec
 from macllm.weights.checkpoint import Checkpoint
 from macllm.weights.names import Naming
@@ -13,7 +12,6 @@ from macllm.weights.parameters import CPU_DENSE_ROWS, Placement
 
 EXPAND_SHARE = 0.5  # of the memory limit that expanded weights may take on CPU
 CONTEXT_AT_LOAD = 4096  # tokens of KV cache that must fit beside the weights
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,12 @@ import mlx.core as mx
 
 from macllm.quantization import Quantization
 
+DTYPES = {
+    "float32": mx.float32,
+    "float16": mx.float16,
+    "bfloat16": mx.bfloat16,
+}  # what weights and models come in
+
 
 @dataclass(frozen=True)
 class Dense:

@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from macllm.errors import OptionError
+from macllm.nn.stored import DTYPES
 from macllm.quantization import QuantizationPlan
 from macllm.weights import companions, foreign_model
 from macllm.weights.convert import (
@@ -29,7 +30,6 @@ from macllm.weights.convert import (
 from macllm.weights.model_files import ModelFiles
 from macllm.weights.plan import Target
 from macllm.weights.save import PartialFolder
-from macllm.weights.source import DTYPES
 
 _NOTICE = "this architecture has no native family: mlx-lm converted it, which holds the model in memory"
 

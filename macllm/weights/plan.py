@@ -6,19 +6,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from macllm.errors import OptionError
-from macllm.quantization import DEFAULTS, Mode, Quantization, QuantizationPlan
+from macllm.quantization import DEFAULTS, RECIPES, Mode, Quantization, QuantizationPlan
 from macllm.spec import ModelSpec, TensorSpec
 from macllm.weights.names import Naming
 
 Predicate: TypeAlias = Callable[[TensorSpec], Quantization]
 Formats: TypeAlias = Mapping[str, Quantization | None]
-
-RECIPES: Mapping[str, tuple[int, int]] = {  # bits of most matrices, bits of the sensitive ones
-    "mixed_2_6": (2, 6),
-    "mixed_3_4": (3, 4),
-    "mixed_3_6": (3, 6),
-    "mixed_4_6": (4, 6),
-}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ SHARD_BYTES = 5_000_000_000  # of tensors in a file, as mlx-lm and the hub have 
 SYNC_BYTES = 128_000_000  # written between two states: what an interruption can cost
 _CHUNK = 1 << 26  # bytes a system call: macOS takes less than 2 GB at once
 
-DTYPES = {  # the format's names
+_TYPE_NAMES = {  # the format's names
     mx.float32: "F32",
     mx.float16: "F16",
     mx.bfloat16: "BF16",
@@ -75,7 +75,7 @@ class Shard:
         for entry in self.entries:
             end = start + entry.nbytes
             table[entry.name] = {
-                "dtype": DTYPES[entry.dtype],
+                "dtype": _TYPE_NAMES[entry.dtype],
                 "shape": list(entry.shape),
                 "data_offsets": [start, end],
             }

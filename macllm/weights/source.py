@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
-from macllm.nn.stored import Dense, Packed, Stored
+from macllm.nn.stored import DTYPES, Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.weights import gguf_types
 from macllm.weights.checkpoint import Checkpoint
@@ -18,7 +18,6 @@ from macllm.weights.parameters import check_tensors
 from macllm.weights.plan import Held, Target
 from macllm.weights.safetensors import SafetensorsCheckpoint
 
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _FILE_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 _PLAIN_TYPES = ("F32", "F16", "BF16", "F64")
 _CHUNK = 1 << 20  # weights at once: intermediates of a large matrix stay small beside it

@@ -9,12 +9,11 @@ import pytest
 import tiny
 from safetensors import safe_open
 
-from macllm.cli import convert as command
 from macllm.families import spec_from_config
 from macllm.quantization import Quantization, QuantizationPlan
 from macllm.spec import ModelSpec
 from macllm.weights.names import hugging_face
-from macllm.weights.plan import RECIPES, Held, Target, decide, plan_for, recipe
+from macllm.weights.plan import Held, Target, decide, plan_for, recipe
 from macllm.weights.save import Entry, PartialFolder, Unit, index_of, make_shards
 
 FOUR, EIGHT = Quantization(4, 64), Quantization(8, 64)
@@ -47,10 +46,6 @@ def test_recipes_give_more_bits_to_the_ends_and_every_third_layer(spec: ModelSpe
     assert plan["head.weight"].bits == 6
     assert plan["embed.weight"].bits == 3
     assert plan["layers.0.mixer.q.weight"].bits == 3
-
-
-def test_the_command_offers_every_recipe() -> None:
-    assert list(command.RECIPES) == list(RECIPES)
 
 
 def test_the_config_names_the_exceptions_from_the_most_common(spec: ModelSpec) -> None:
