@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from macllm.hub import store
     from macllm.hub.catalogue import STARTER
 
-    name = args.model or store.last_used() or STARTER
+    name = args.model if args.model is not None else store.last_used() or STARTER
     llm = load(name, args.dtype)
     llm.tokenizer  # noqa: B018  # a chat without one ends here, before a prompt is shown
     store.mark_used(_lasting(name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, sampling_from
 from macllm.cli.output import figures, print_json
-from macllm.errors import InputError, OptionError
+from macllm.errors import InputError, MacllmError, OptionError
 
 if TYPE_CHECKING:
     from macllm.api import LLM, Generation
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     if args.all_logits and not args.logits:
         raise OptionError("--all-logits goes with --logits FILE, which says where to write them")
     prompt = _prompt(args)
+    if args.logits:
+        _check_target(Path(args.logits))
     from macllm.cli.loading import load
 
     llm = load(args.model, args.dtype)
@@ -120,15 +122,31 @@ def _printed(events: Any) -> Any:
         yield event
 
 
+def _check_target(file: Path) -> None:
+    """Refuses a file that cannot be written, before minutes are spent on what goes into it."""
+    if file.is_dir():
+        raise InputError(f"--logits {file}: this is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise InputError(f"--logits {file}: there is no folder {file.parent}; make it, or name another file")
+
+
 def _write_logits(file: Path, parts: list[Any], *, every: bool) -> None:
     """Writes (L, V) or (V,) float32, whole or not at all."""
     import numpy as np
 
     logits = np.concatenate([np.array(part) for part in parts])
     partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as stream:
-        np.save(stream, logits if every else logits[-1])
-    partial.replace(file)
+    try:
+        with partial.open("wb") as stream:
+            np.save(stream, logits if every else logits[-1])
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        # numpy's own for a full disk has neither a number nor a file
+        reason = error.strerror or f"No space left on device: {error}"
+        raise MacllmError(
+            f"{file}: cannot be written ({reason}); free some space, or choose another place"
+        ) from None
 
 
 def _as_json(generation: "Generation") -> dict[str, Any]:

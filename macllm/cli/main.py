@@ -34,6 +34,17 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space and run it again",
+    errno.EDQUOT: "free some disk space and run it again",
+    errno.EACCES: "change the permissions, or choose another place",
+    errno.EPERM: "change the permissions, or choose another place",
+    errno.EROFS: "choose a place on another disk",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "a file is expected there, so check the path",
+}
+
 
 class CommandParser(argparse.ArgumentParser):
     """argparse whose errors are one sentence with a suggestion, raised as :class:`InputError`."""
@@ -78,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--debug" in words[:end]:
         words.remove("--debug")
         debug = True
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a model may write what the terminal cannot show
@@ -102,14 +114,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
+def _open_standard_streams() -> None:
+    """Gives a process that was started without one of the three (``<&-``, ``>&-``) an empty one.
+
+    In this order the descriptors 0, 1 and 2 are taken, so that no file opened later becomes what a library
+    prints to.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))  # for as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 def describe(error: Exception) -> tuple[str, int]:
     """The sentence that the user reads about ``error``, and the exit code."""
     if isinstance(error, MacllmError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        remedy = "; free some disk space and run it again" if error.errno == errno.ENOSPC else ""
-        return f"{place}{error.strerror}{remedy}", EXIT_FAILED
+        remedy = _REMEDIES.get(error.errno or 0)
+        return f"{place}{error.strerror}{f'; {remedy}' if remedy else ''}", EXIT_FAILED
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"unexpected error: {what}; run again with --debug for the traceback and report it", EXIT_FAILED
 

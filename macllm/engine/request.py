@@ -90,7 +90,8 @@ def _check(
             return
     noun = "a whole number" if whole else "a number"
     start = "above" if above else "at least"
-    end = f" and at most {high:.16g}" if high != math.inf else ""
+    most = high if isinstance(high, int) else f"{high:g}"  # 2**64 - 1 has no exact float
+    end = f" and at most {most}" if high != math.inf else ""
     raise OptionError(f"{name}={value!r} is out of range (expected {noun} {start} {low:g}{end})")
 
 

@@ -1,5 +1,6 @@
 """The models installed on this machine: one folder each with a ``macllm.json``, found by name, source or path."""
 
+import contextlib
 import json
 import os
 import re
@@ -144,7 +145,12 @@ def save(model: Installed) -> None:
         "pulled": model.pulled or datetime.now(UTC).isoformat(timespec="seconds"),
         "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in model.files],
     }
-    _write_json(folder / RECORD, record)
+    try:
+        _write_json(folder / RECORD, record)
+    except OSError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where it was made for this record
+        raise
 
 
 def remove(name: str) -> Removed:
@@ -183,10 +189,11 @@ def unknown_installed(name: str) -> str:
 
 
 def mark_used(name: str) -> None:
-    """Remembers that the model ``name`` (or the path) was just used."""
+    """Remembers that the model ``name`` (or the path) was just used, where that can be written."""
     used = _uses()
     used[name] = datetime.now(UTC).isoformat(timespec="microseconds")
-    _write_json(paths.models_dir() / _USED, used)
+    with contextlib.suppress(OSError):  # a convenience: a full or read-only disk does not end a chat
+        _write_json(paths.models_dir() / _USED, used)
 
 
 def last_used() -> str | None:
@@ -258,6 +265,8 @@ def _write_json(path: Path, value: Any) -> None:
     try:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         partial.replace(path)
+    except OSError as error:  # one from writing does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -207,7 +207,8 @@ def _run(source: str, variables: Mapping[str, Any], now: datetime | None) -> str
         raise
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFailure(
-            f"chat template: line {error.lineno}: {error.message}; pass another template or none"
+            f"chat template: line {error.lineno}: {(error.message or 'it is damaged').rstrip('.')}; correct it in the"
+            " model's files, or download them again"
         ) from None
     except jinja2.exceptions.SecurityError as error:
         raise TemplateFailure(

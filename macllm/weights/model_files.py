@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from macllm.errors import ConfigError, SourceError
+from macllm.errors import ConfigError, SourceError, TokenizerError
 from macllm.families import is_native, spec_from_config
 from macllm.quantization import Quantization, QuantizationPlan
 from macllm.spec import ModelSpec
@@ -121,7 +121,10 @@ class ModelFiles:
         if self.gguf is not None:
             from macllm.tokenizer.gguf import from_gguf_metadata
 
-            return from_gguf_metadata(self.gguf.metadata)
+            try:
+                return from_gguf_metadata(self.gguf.metadata)
+            except TokenizerError as error:
+                raise TokenizerError(f"{self.path}: {error}") from None
         from macllm.tokenizer.load import load_tokenizer
 
         return load_tokenizer(self.path)
@@ -160,7 +163,7 @@ def _open_gguf(path: Path) -> ModelFiles:
     from macllm.weights.gguf_file import GGUFFile
 
     file = GGUFFile.open(path)
-    return ModelFiles(path, hf_config(file.metadata, file.tensors), file)
+    return ModelFiles(path, hf_config(file.metadata, file.tensors, str(path)), file)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -127,6 +127,11 @@ def test_a_wrong_command_line_is_one_sentence(
             "macllm: /models/a: No space left on device; free some disk space and run it again\n",
         ),
         (
+            PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/models/a"),
+            1,
+            "macllm: /models/a: Permission denied; change the permissions, or choose another place\n",
+        ),
+        (
             ZeroDivisionError("a\nb"),
             1,
             "macllm: unexpected error: ZeroDivisionError: a b; "

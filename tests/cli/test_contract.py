@@ -273,4 +273,51 @@ def test_a_full_disk(
     words = ["generate", str(reference), "--tokens-in", str(id_file), "--max-tokens", "0", "--json"]
     assert main([*words, "--logits", str(target)]) == 1
     assert "No space left" in capsys.readouterr().err
-    assert not target.exists()
+    assert list(tmp_path.glob("logits.npy*")) == []
+
+
+def test_logits_that_have_no_place_are_refused_before_loading(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("generate", "no-such-model", "-p", "x", "--logits")
+    assert "this is a folder" in refused(capsys, *words, tmp_path)
+    assert "there is no folder" in refused(capsys, *words, tmp_path / "nowhere" / "logits.npy")
+
+
+def test_a_chat_needs_no_place_to_remember_its_model(starter_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = chat(str(starter_gguf), "--max-tokens", "1", text="Hello\n", home=tmp_path / "file")
+    assert (done.returncode, done.stdout) == (0, "Hello\n"), done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_missing_standard_stream_is_an_empty_one(starter_gguf: Path, tmp_path: Path, closed: str) -> None:
+    command = f'exec "{sys.executable}" -m macllm chat "{starter_gguf}" --max-tokens 1 {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command],
+        input="Hello\n",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MACLLM_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("Hello\n" if closed == "2>&-" else "")
+    assert "AttributeError" not in done.stderr
+
+
+def test_an_empty_name_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "chat", "")
+
+
+def test_messages_about_a_gguf_name_the_file(
+    starter_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = starter_gguf.read_bytes()
+    file = tmp_path / "changed.gguf"
+    for old, new in (
+        (b"llama.block_count", b"llama.blocc_count"),
+        (b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz"),
+    ):
+        file.write_bytes(whole.replace(old, new, 1))
+        assert str(file) in refused(capsys, "chat", file)

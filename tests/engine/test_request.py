@@ -31,7 +31,7 @@ OUTSIDE = [
     ("dry_allowed_length", 0, "at least 1"),
     ("dry_context", -5, "at least 0"),
     ("seed", -1, "at least 0 and at most"),
-    ("seed", 2**64, "at least 0 and at most"),
+    ("seed", 2**64, "at least 0 and at most 18446744073709551615)"),
 ]
 
 

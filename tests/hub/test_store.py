@@ -1,6 +1,9 @@
 """Installed models: records that survive, names that resolve, uses that are remembered."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +123,15 @@ def test_a_misspelt_name_names_the_nearest(folder):
     pull(str(folder), name="qwen")
     with pytest.raises(SourceError, match=r"no installed model is called 'qwem' \(did you mean qwen\?\)"):
         store.remove("qwem")
+
+
+def test_a_full_disk_is_named_and_leaves_no_folder(folder, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*macllm\.json'"):
+        pull(str(folder), name="mine")
+    assert not store.folder_of("mine").exists()
+    store.mark_used("mine")  # only a convenience
+    assert store.last_used() is None
