@@ -1,7 +1,7 @@
 """The policy of the machine: which device computes, in which type, and how much memory a model may take.
 
 What to do is decided by pure functions of plain facts, so that a Mac's cases are tested anywhere; only
-:func:`current`, :func:`apply_limits` and :func:`memory_use` ask MLX and the system.
+:func:`current` and :func:`apply_limits` ask MLX and the system.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import Literal
 
 from macllm import blas
 from macllm.errors import MemoryLimitError, OptionError
+from macllm.units import size
 
 Name = Literal["metal", "cpu", "cuda"]
 
@@ -24,11 +25,9 @@ LAST_CHIP_WITHOUT_BFLOAT16 = 2  # M1 and M2 emulate it
 LAST_GPU_WITHOUT_BFLOAT16 = 14  # the same chips by the name of their GPU: applegpu_g13, applegpu_g14
 FIRST_MACOS_WITH_WIRED_LIMIT = 15
 USABLE_SHARE = 0.8  # of the memory where no device names its own limit
-CACHE_SHARE = (
-    1 / 16
-)  # of the limit that MLX may keep of freed buffers: a prefill chunk's worth, not a model's
+# of the limit that MLX may keep of freed buffers: a prefill chunk's worth, not a model's
+CACHE_SHARE = 1 / 16
 BYTES_PER_WEIGHT = {4: 4.5 / 8, 8: 8.5 / 8}  # affine with groups of 64: a 16-bit scale and bias each
-GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,6 @@ class Backend:
     memory_limit_bytes: int  # what models may take of it
     dtype: str  # type to compute in
     blas: str
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Bytes that MLX holds now, and the most it held since :func:`reset_peak_memory`."""
-
-    active_bytes: int
-    peak_bytes: int
 
 
 def current(dtype: str | None = None) -> Backend:
@@ -127,12 +118,11 @@ def check_fits(needed_bytes: int, what: str, backend: Backend) -> None:
     limit = backend.memory_limit_bytes
     if needed_bytes <= limit or limit == 0:  # 0: this system does not say
         return
-    four, eight = (
-        limit * 0.9 / size / GB for size in BYTES_PER_WEIGHT.values()
-    )  # the rest is the KV cache's
+    # the rest is the KV cache's
+    four, eight = (limit * 0.9 / each / 1e9 for each in BYTES_PER_WEIGHT.values())
     raise MemoryLimitError(
-        f"{what} needs {needed_bytes / GB:.1f} GB, but models may take {limit / GB:.1f} GB of this machine's "
-        f"{backend.memory_bytes / GB:.1f} GB: what fits is about {four:.3g} billion parameters in 4 bits or "
+        f"{what} needs {size(needed_bytes)}, but models may take {size(limit)} of this machine's "
+        f"{size(backend.memory_bytes)}: what fits is about {four:.3g} billion parameters in 4 bits or "
         f"{eight:.3g} billion in 8 bits, or the same model with fewer bits or a shorter context"
     )
 
@@ -147,20 +137,6 @@ def apply_limits(backend: Backend) -> None:
     wired = wired_limit(backend.name, platform.mac_ver()[0], backend.memory_limit_bytes)
     if wired is not None:
         mx.set_wired_limit(wired)
-
-
-def memory_use() -> MemoryUse:
-    """What MLX's arrays take in this process."""
-    import mlx.core as mx
-
-    return MemoryUse(mx.get_active_memory(), mx.get_peak_memory())
-
-
-def reset_peak_memory() -> None:
-    """Starts a new measurement of the peak."""
-    import mlx.core as mx
-
-    mx.reset_peak_memory()
 
 
 @cache

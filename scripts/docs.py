@@ -42,8 +42,8 @@ def commands() -> str:
 
 def catalogue() -> str:
     """``docs/catalogue.md``: the models known by name."""
-    from macllm.cli.output import size
     from macllm.hub.catalogue import entries
+    from macllm.units import size
 
     rows = [
         f"| `{e.name}` | {e.title} | {size(e.size_bytes)} | {e.context:,} | {e.min_memory_gb} GB | {e.licence} |"

@@ -3,9 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from macllm.cli.options import add_dtype, add_json
-from macllm.cli.output import print_json, print_table, size
+from macllm.cli.options import add_dtype, add_json, positive
+from macllm.cli.output import print_json, print_table
 from macllm.cli.progress import Progress
+from macllm.units import size
 
 if TYPE_CHECKING:
     from macllm.engine.benchmark import Benchmark, Summary
@@ -17,13 +18,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this command's options."""
     parser.add_argument("model", metavar="MODEL", help="an installed or catalogue name, a repository, a path")
     parser.add_argument(
-        "--prompt-tokens", type=_positive, default=512, metavar="N", help="length of the prompt (512)"
+        "--prompt-tokens", type=positive, default=512, metavar="N", help="length of the prompt (512)"
     )
     parser.add_argument(
-        "--decode-tokens", type=_positive, default=64, metavar="N", help="tokens decoded after it (64)"
+        "--decode-tokens", type=positive, default=64, metavar="N", help="tokens decoded after it (64)"
     )
     parser.add_argument(
-        "--repeats", type=_positive, default=3, metavar="N", help="runs; medians are shown (3)"
+        "--repeats", type=positive, default=3, metavar="N", help="runs; medians are shown (3)"
     )
     add_dtype(parser)
     add_json(parser)
@@ -74,9 +75,3 @@ def _as_json(
         **summary.as_dict(),
         "runs": runs,
     }
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
-    return int(text)

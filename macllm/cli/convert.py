@@ -1,16 +1,16 @@
 """``macllm convert``: writes a model in another precision, as a folder that MLX tools load."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from macllm.backend import DTYPES
 from macllm.cli.download import DownloadDisplay
 from macllm.cli.options import add_json
-from macllm.cli.output import print_json, size
+from macllm.cli.output import print_json, tell
 from macllm.cli.progress import Progress
 from macllm.errors import Cancelled, OptionError
 from macllm.quantization import DEFAULTS, RECIPES
+from macllm.units import size
 
 if TYPE_CHECKING:
     from macllm.weights.convert import Conversion, Event
@@ -127,15 +127,12 @@ class _Display:
 
         if isinstance(event, Planned):
             if event.present_bytes:
-                self._say(f"resuming: {size(event.present_bytes)} of {size(event.total_bytes)} are written")
+                tell(f"resuming: {size(event.present_bytes)} of {size(event.total_bytes)} are written")
             self._bar.update(event.present_bytes, event.total_bytes)
         elif isinstance(event, Converted):
             self._bar.update(event.done_bytes, event.total_bytes)
         elif isinstance(event, Notice):
-            self._say(f"note: {event.text}")
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+            tell(f"note: {event.text}")
 
 
 def _places(args: argparse.Namespace) -> tuple[str, str]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from macllm import __version__, paths
 from macllm.cli.options import add_json
-from macllm.cli.output import print_json, size
+from macllm.cli.output import print_json
 from macllm.errors import MacllmError
+from macllm.units import size
 
 HELP = "Show the device, memory, compute type and libraries that macllm uses here, and what to improve."
 PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub", "tokenizers", "gguf")

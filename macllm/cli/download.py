@@ -1,14 +1,14 @@
 """Shows a download on stderr while a block runs: hub events become a bar or lines."""
 
-import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from macllm.cli.output import size
+from macllm.cli.output import tell
 from macllm.cli.progress import Progress
 from macllm.hub.progress import Checking, Event, Planned, Retrying
 from macllm.hub.progress import Progress as Arrived
+from macllm.units import size
 
 
 class DownloadDisplay:
@@ -35,19 +35,16 @@ class DownloadDisplay:
             if event.present < event.total:
                 resumed = f" ({size(event.present)} of it are here already)" if event.present else ""
                 count = "1 file" if event.files == 1 else f"{event.files} files"
-                self._say(f"{event.source}: {count}, {size(event.total)}{resumed}")
+                tell(f"{event.source}: {count}, {size(event.total)}{resumed}")
         elif isinstance(event, Arrived):
             if self._bar is None and event.done < event.total:
                 self._bar = self._show(self._label, event.total)
             if self._bar is not None:
                 self._bar.update(event.done, event.total)
         elif isinstance(event, Retrying):
-            self._say(f"{event.file}: {event.reason}; trying again in {event.wait_s:.0f} s")
+            tell(f"{event.file}: {event.reason}; trying again in {event.wait_s:.0f} s")
         elif isinstance(event, Checking) and event.total > 500_000_000:
             # hashing or unpacking less than this takes no time worth a bar
             if self._checking is None:
                 self._checking = self._show(f"checking {event.file}", event.total)
             self._checking.update(event.done, event.total)
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)

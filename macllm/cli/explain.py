@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from macllm.cli.options import add_json
-from macllm.cli.output import print_json, print_table, size
+from macllm.cli.options import add_json, positive
+from macllm.cli.output import print_json, print_table
+from macllm.units import size
 
 if TYPE_CHECKING:
     from macllm.explain import Explanation
@@ -37,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--context",
-        type=_tokens,
+        type=positive,
         metavar="N",
         help="show the memory that N tokens of context take (default: the longest that fits)",
     )
@@ -111,7 +112,7 @@ def show(found: "Explanation", context: int | None) -> None:
 
 
 def header(found: "Explanation") -> list[str]:
-    """Two or three lines: name, family, and the sizes that are known."""
+    """One to three lines: name, family, and the sizes that are known."""
     runs = "native" if found.native else "not native: run by mlx-lm's classes, where it has them"
     facts = {
         "{} parameters": found.parameters and _count(found.parameters),
@@ -121,7 +122,10 @@ def header(found: "Explanation") -> list[str]:
         "{} of KV cache a token": found.kv_bytes_per_token and size(found.kv_bytes_per_token),
     }
     words = ", ".join(text.format(value) for text, value in facts.items() if value is not None)
-    return [f"{found.name}  ({found.family}, {runs})", *_wrapped("  ", words, break_at=", ")]
+    return [
+        f"{found.name}  ({found.family}, {runs})",
+        *(_wrapped("  ", words, break_at=", ") if words else ()),
+    ]
 
 
 def diagram(spec: "ModelSpec") -> list[str]:
@@ -271,13 +275,3 @@ def _dtype() -> str:
 
     backend = current()
     return backend.dtype if backend.name != "cpu" else "float16"
-
-
-def _tokens(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of tokens")
-    return value

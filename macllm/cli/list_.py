@@ -2,7 +2,8 @@
 
 import argparse
 
-from macllm.cli.output import print_json, print_table, size
+from macllm.cli.output import print_json, print_table
+from macllm.units import size
 
 HELP = "show the installed models, or the catalogue"
 

@@ -102,6 +102,13 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="type to compute in (default: the fastest here)")
 
 
+def positive(text: str) -> int:
+    """A parser of whole numbers from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
 def _checked(
     kind: type[Sampling] | type[Limits], field: str, number: type[int] | type[float]
 ) -> Callable[[str], Any]:

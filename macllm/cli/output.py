@@ -1,9 +1,11 @@
-"""What commands write to stdout: JSON, tables, sizes in words."""
+"""What commands write: JSON, tables and figures to stdout, remarks to stderr."""
 
 import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from macllm.units import size
 
 if TYPE_CHECKING:
     from macllm.engine.metrics import Metrics
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
 def print_json(value: Any) -> None:
     """Prints ``value`` as indented JSON; text stays readable, not escaped."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def tell(text: str) -> None:
+    """Prints a remark on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def print_table(
@@ -32,17 +39,6 @@ def print_table(
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(words).rstrip())
-
-
-def size(count: int | float) -> str:
-    """Bytes in words, in powers of 1000 as disks and Macs count: ``93 MB``, ``4.4 GB``."""
-    value, unit = float(count), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if abs(value) < 999.5:
-            break
-        value, unit = value / 1000, larger
-    digits = 1 if unit != "bytes" and abs(value) < 99.95 else 0
-    return f"{value:.{digits}f} {unit}"
 
 
 def figures(m: "Metrics") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from macllm.cli.output import size
+from macllm.units import size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -3,7 +3,9 @@
 import argparse
 
 from macllm.cli.download import DownloadDisplay
-from macllm.cli.output import print_json, size
+from macllm.cli.options import add_json
+from macllm.cli.output import print_json
+from macllm.units import size
 
 HELP = "download a model and check it"
 
@@ -26,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="what to download (see below)")
     parser.add_argument("--name", metavar="NAME", help="what to call the model here")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from macllm.cli.output import size
+from macllm.cli.output import tell
+from macllm.units import size
 
 HELP = "delete an installed model"
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError:
         what = f"{args.name}, whose record is damaged,"
     if not args.yes and sys.stdin.isatty() and not _agreed(f"delete {what}? [y/N] "):
-        print("nothing was deleted", file=sys.stderr)
+        tell("nothing was deleted")
         return 1
     removed = store.remove(args.name)
     if removed.kept is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from macllm import paths
-from macllm.cli.output import figures
+from macllm.cli.output import figures, tell
 from macllm.engine.events import Prefill
 from macllm.engine.request import Limits, Sampling
 from macllm.errors import InputError, MacllmError, OptionError
@@ -47,7 +47,7 @@ class Talk:
                 if piece:
                     write(piece)
                 if isinstance(event, Prefill) and event.total - event.reused >= _SLOW_PROMPT:
-                    _status(f"reading the prompt: {event.done} of {event.total} tokens")
+                    tell(f"reading the prompt: {event.done} of {event.total} tokens")
                 yield event
 
         return collect(watched())  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def talk_through_pipe(talk: Talk) -> int:
             generation = talk.reply(text, _write)
             _write("\n")
             if generation.finish_reason == "length":
-                _status(f"the reply was cut at {len(generation.tokens)} tokens; --max-tokens N allows more")
+                tell(f"the reply was cut at {len(generation.tokens)} tokens; --max-tokens N allows more")
     return 0
 
 
@@ -106,7 +106,7 @@ def talk_on_terminal(talk: Talk, *, plain: bool) -> int:
             except EndOfTalk:
                 return 0
             except MacllmError as error:
-                print(f"macllm: {error}", file=sys.stderr)
+                tell(f"macllm: {error}")
 
 
 def run_command(talk: Talk, line: str) -> str | None:
@@ -231,7 +231,3 @@ def _write(text: str) -> None:
 def _say(text: str | None) -> None:
     if text:
         print(text)
-
-
-def _status(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

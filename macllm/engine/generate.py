@@ -24,6 +24,7 @@ from macllm.engine.session import Session
 from macllm.engine.text import TextOut
 from macllm.errors import ContextError, InputError, MemoryLimitError
 from macllm.nn.stored import DTYPES
+from macllm.units import size
 
 _OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  # what MLX's errors say
 STATS_EVERY_S = 0.125
@@ -102,8 +103,8 @@ def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limi
         limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory() - session.kv_bytes
         if 0 < limit < used + cache:
             raise MemoryLimitError(
-                f"a prompt of {len(prompt)} tokens needs {cache / 1e9:.2f} GB of cache beside the {used / 1e9:.2f} GB "
-                f"in use, but models may take {limit / 1e9:.2f} GB here; shorten it or use a smaller model"
+                f"a prompt of {len(prompt)} tokens needs {size(cache)} of cache beside the {size(used)} "
+                f"in use, but models may take {size(limit)} here; shorten it or use a smaller model"
             )
     room = loaded.max_context - len(prompt)
     if room < 0:

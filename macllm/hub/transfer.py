@@ -17,6 +17,7 @@ from typing import BinaryIO, TypeAlias
 
 from macllm.errors import DownloadError
 from macllm.hub.progress import Checking, Meter, Report, Retrying
+from macllm.units import size
 
 RETRIES = 5  # without a single new byte in between
 CHUNK = 1 << 20
@@ -236,8 +237,8 @@ def require_space(folder: Path, needed: int, what: str, disk_free: Callable[[Pat
     free = disk_free(folder)
     if free < needed:
         raise DownloadError(
-            f"{what} needs {needed} bytes ({needed / 1e9:.1f} GB) more and the disk of {folder} has {free} bytes"
-            f" ({free / 1e9:.1f} GB) free; free some space, or set MACLLM_HOME or HF_HOME to a larger disk"
+            f"{what} needs {needed} bytes ({size(needed)}) more and the disk of {folder} has {free} bytes"
+            f" ({size(free)}) free; free some space, or set MACLLM_HOME or HF_HOME to a larger disk"
         )
 
 

@@ -17,6 +17,7 @@ from macllm.errors import InputError, MacllmError, TokenizerError
 from macllm.paths import free_bytes
 from macllm.quantization import QuantizationPlan
 from macllm.spec import TensorSpec
+from macllm.units import size
 from macllm.weights import companions
 from macllm.weights.model_files import ModelFiles, open_model
 from macllm.weights.plan import Plan, Target, decide
@@ -126,7 +127,7 @@ def check_space(needed: int, destination: Path, disk_free: Callable[[Path], int]
     free, needed = disk_free(destination.parent), needed + _SPARE_BYTES
     if needed > free:
         raise MacllmError(
-            f"{destination}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free on its disk; free some "
+            f"{destination}: {size(needed)} are needed and {size(free)} are free on its disk; free some "
             "space, or choose a destination on another disk"
         )
 

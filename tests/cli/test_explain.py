@@ -380,7 +380,7 @@ def test_a_config_that_is_not_supported_is_named(
 def test_bad_input_is_one_sentence(tmp_path: Path, run: Run) -> None:
     folder = folder_of(tmp_path / "model", **config_of("llama"))
     assert "from 1 to the model's 512" in run(folder, "--context", "513", code=2)
-    assert "not a number of tokens" in run(folder, "--context", "0", code=2)
+    assert "not a whole number of at least 1" in run(folder, "--context", "0", code=2)
     assert "no config.json" in run(tmp_path, code=2)
     assert "qwen3-0.6b" in run("qwen3-0.6", code=2)
     (tmp_path / "x.gguf").write_bytes(b"GGUF")

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import macllm
-from macllm.cli.output import print_json, print_table, size
+from macllm.cli.output import print_json, print_table
 from macllm.cli.progress import Progress
+from macllm.units import size
 
 ROOT = Path(macllm.__file__).parent.parent
 
