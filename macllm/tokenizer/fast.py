@@ -37,6 +37,10 @@ class FastTokenizer(Tokenizer):
     def token_to_id(self, text: str) -> int | None:
         return self._library.token_to_id(text)
 
+    def to_json(self) -> str:
+        """The tokenizer.json of this tokenizer."""
+        return self._library.to_str(pretty=True)
+
     def _encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         with self._lock:
             self._library.encode_special_tokens = not parse_special  # as text, that is

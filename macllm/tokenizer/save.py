@@ -37,18 +37,18 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> list[str]:
 
 
 def _fast(tokenizer: FastTokenizer, file: Path) -> dict[str, Any]:
-    file.write_text(tokenizer._library.to_str(pretty=True), encoding="utf-8")
+    file.write_text(tokenizer.to_json(), encoding="utf-8")
     return {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def _sentencepiece(tokenizer: SpmTokenizer, file: Path) -> dict[str, Any]:
-    file.write_bytes(tokenizer._spm.serialized_model_proto())
-    names = {token: text for text, token in tokenizer._added.items()}
+    file.write_bytes(tokenizer.processor.serialized_model_proto())
+    names = {token: text for text, token in tokenizer.added.items()}
     return {
         "tokenizer_class": "LlamaTokenizer",
-        "add_bos_token": bool(tokenizer._before),
-        "add_eos_token": bool(tokenizer._after),
-        "legacy": tokenizer._prefix_after_special,
+        "add_bos_token": bool(tokenizer.before),
+        "add_eos_token": bool(tokenizer.after),
+        "legacy": tokenizer.prefix_after_special,
         "add_prefix_space": tokenizer.text_start is not TextStart.KEEP,
         "added_tokens_decoder": {
             str(token): {"content": text, "special": token in tokenizer.special_ids}

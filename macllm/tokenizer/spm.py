@@ -38,37 +38,37 @@ class SpmTokenizer(Tokenizer):
         after: Sequence[int],
         prefix_after_special: bool,
     ) -> None:
-        self._spm = processor
+        self.processor = processor
         super().__init__(profile, self._text_start())
-        self._added = dict(added)
-        self._names = {token: text for text, token in self._added.items()}
-        self._before, self._after = before, after  # BOS and EOS, where encoding adds them
-        self._prefix_after_special = prefix_after_special
-        self._size = max(self._spm.get_piece_size(), max(self._names, default=-1) + 1)
+        self.added = dict(added)
+        self._names = {token: text for text, token in self.added.items()}
+        self.before, self.after = before, after  # BOS and EOS, where encoding adds them
+        self.prefix_after_special = prefix_after_special
+        self._size = max(self.processor.get_piece_size(), max(self._names, default=-1) + 1)
 
     @property
     def vocab_size(self) -> int:
         return self._size
 
     def token_to_id(self, text: str) -> int | None:
-        if text in self._added:
-            return self._added[text]
-        return piece_id(self._spm, text)
+        if text in self.added:
+            return self.added[text]
+        return piece_id(self.processor, text)
 
     def _encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         ids: list[int] = []
-        encoder = self._spm
+        encoder = self.processor
         for part in self._split(text, parse_special=parse_special):
             if isinstance(part, int):
                 ids.append(part)
-                encoder = self._spm if self._prefix_after_special else self._bare
+                encoder = self.processor if self.prefix_after_special else self._bare
             else:
                 ids.extend(encoder.encode(part))
-        return [*self._before, *ids, *self._after] if add_special_tokens else ids
+        return [*self.before, *ids, *self.after] if add_special_tokens else ids
 
     def _split(self, text: str, *, parse_special: bool) -> list[str | int]:
         """The text's runs and the ids of the added tokens between them; the longest token wins."""
-        table = self._added if parse_special else self._plain_added
+        table = self.added if parse_special else self._plain_added
         parts: list[str | int] = []
         done = 0
         for found in self._candidates.finditer(text):
@@ -88,36 +88,38 @@ class SpmTokenizer(Tokenizer):
 
     @cached_property
     def _candidates(self) -> re.Pattern[str]:
-        firsts = sorted({re.escape(text[0]) for text in self._added if text})
+        firsts = sorted({re.escape(text[0]) for text in self.added if text})
         return re.compile(f"[{''.join(firsts)}]" if firsts else r"(?!)")
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return sorted({len(text) for text in self._added}, reverse=True)
+        return sorted({len(text) for text in self.added}, reverse=True)
 
     @cached_property
     def _plain_added(self) -> dict[str, int]:
-        return {text: token for text, token in self._added.items() if token not in self.special_ids}
+        return {text: token for text, token in self.added.items() if token not in self.special_ids}
 
     @cached_property
     def _bare(self) -> "SentencePieceProcessor":
         """The same model without the space before a text."""
-        return open_model(self._spm.serialized_model_proto() + _NO_PREFIX)
+        return open_model(self.processor.serialized_model_proto() + _NO_PREFIX)
 
     def _text_start(self) -> TextStart:
         """What the model's normalizer adds at the start of a text, asked of the model itself."""
-        if self._spm.normalize("a  b ") in ("▁a▁b", "a▁b"):
+        if self.processor.normalize("a  b ") in ("▁a▁b", "a▁b"):
             return TextStart.DROP_SPACES
-        return TextStart.DROP_SPACE if self._spm.normalize("a") == "▁a" else TextStart.KEEP
+        return TextStart.DROP_SPACE if self.processor.normalize("a") == "▁a" else TextStart.KEEP
 
     def _piece(self, token: int) -> bytes:
         if token in self._names:
             return self._names[token].encode()
-        if not 0 <= token < self._spm.get_piece_size():
+        if not 0 <= token < self.processor.get_piece_size():
             return b""
-        text: str = self._spm.id_to_piece(token)
+        text: str = self.processor.id_to_piece(token)
         return (
-            text.encode() if self._spm.is_control(token) or self._spm.is_unknown(token) else spm_piece(text)
+            text.encode()
+            if self.processor.is_control(token) or self.processor.is_unknown(token)
+            else spm_piece(text)
         )
 
 
