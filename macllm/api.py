@@ -1,6 +1,6 @@
 """The Python API: load a model, generate, stream, chat. The engine of the app, in this process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,15 @@ class LLM:
 
     def logits(self, tokens: Sequence[int]) -> "npt.NDArray[np.float32]":
         """Logits (L, V) of every position of ``tokens``: row i predicts token i + 1."""
-        return prompt_logits(self.loaded, tokens, every=True)
+        import numpy as np
+
+        parts: list[npt.NDArray[np.float32]] = []
+        options = Options(
+            limits=Limits(max_tokens=0), logits=lambda part: parts.append(np.array(part)), all_logits=True
+        )
+        for _ in generate(self.loaded, Session(self.loaded.model), tokens, options):
+            pass
+        return np.concatenate(parts)
 
     def encode(
         self,
@@ -209,16 +217,3 @@ def collect(events: Iterator[Event]) -> Generation:
                 top_logprobs=[token.top for token in tokens] if asked else None,
             )
     raise MacllmError("the generation ended without a result; report this as a bug")
-
-
-def prompt_logits(loaded: Loaded, tokens: Sequence[int], *, every: bool) -> "npt.NDArray[np.float32]":
-    """Logits of the prompt in float32: (L, V) of every position, or (V,) of the last."""
-    import numpy as np
-
-    parts: list[Any] = []
-    take: Callable[[Any], None] = lambda logits: parts.append(np.array(logits))  # noqa: E731
-    options = Options(limits=Limits(max_tokens=0), logits=take, all_logits=every)
-    for _ in generate(loaded, Session(loaded.model), tokens, options):
-        pass
-    whole: npt.NDArray[np.float32] = np.concatenate(parts)
-    return whole if every else whole[-1]

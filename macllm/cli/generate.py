@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, sampling_from
+from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, positive, sampling_from
 from macllm.cli.output import figures, print_json
 from macllm.errors import InputError, MacllmError, OptionError
 
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all-logits", action="store_true", help="with --logits: of every prompt token (L, V)"
     )
-    parser.add_argument("--prefill-step-size", type=_positive, metavar="N", help="prompt tokens a step")
+    parser.add_argument("--prefill-step-size", type=positive, metavar="N", help="prompt tokens a step")
     add_dtype(parser)
     add_json(parser)
     add_sampling(parser)
@@ -168,9 +168,3 @@ def _as_json(generation: "Generation") -> dict[str, Any]:
             )
         ]
     return result
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
-    return int(text)

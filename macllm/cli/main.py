@@ -30,7 +30,6 @@ COMMANDS = {
 MODULES = {"list": "list_"}  # `list` is a Python built-in
 
 EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
