@@ -9,6 +9,7 @@ import mlx.core as mx
 from macllm.nn.stored import Packed
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec
+from macllm.tokenizer.fast import FastTokenizer
 from macllm.weights import names
 from macllm.weights.model_files import ModelFiles, open_model
 
@@ -93,10 +94,9 @@ def _quantization(formats: dict[str, Quantization]) -> dict[str, Any]:
 def _write_tokenizer(files: ModelFiles, folder: Path) -> None:
     """mlx-lm's command starts by reading a tokenizer; ours becomes the file that it reads."""
     tokenizer = files.tokenizer()
-    library = getattr(tokenizer, "_library", None)
-    if library is None:
+    if not isinstance(tokenizer, FastTokenizer):
         return  # a SentencePiece model: the row about process start has no peer then
-    library.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": tokenizer.profile.templates.get("default"),

@@ -21,12 +21,12 @@ from macllm.engine.benchmark import random_prompt
 from macllm.engine.events import Done
 from macllm.engine.generate import Options, generate
 from macllm.engine.loading import Loaded, load_model
-from macllm.engine.placement import DTYPES
 from macllm.engine.processors import Processors
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.sampler import Sampler
 from macllm.engine.session import Session
 from macllm.nn.decoder import Decoder
+from macllm.nn.stored import DTYPES
 from macllm.weights.model_files import open_model
 from macllm.weights.parameters import CheckpointParameters, Placement
 
