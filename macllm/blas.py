@@ -28,7 +28,7 @@ def preload() -> None:
     if sys.platform != "linux" or os.environ.get("MACLLM_BLAS") == "off" or "mlx.core" in sys.modules:
         return
     library = _site_file("cmeel", "cmeel.prefix/lib/libopenblas.so")
-    if library is None or not runs_here(platform.machine(), _cpuinfo()):
+    if library is None or not runs_here(platform.machine(), cpuinfo()):
         return
     try:
         try:
@@ -53,7 +53,8 @@ def runs_here(machine: str, cpuinfo: str) -> bool:
     return {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= set(flags)
 
 
-def _cpuinfo() -> str:
+def cpuinfo() -> str:
+    """What Linux says of the processors; empty where it says nothing."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

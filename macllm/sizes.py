@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec
 
+KEPT_WINDOWS = 2  # of tokens that a sliding cache keeps, so that rewinding within a window is exact
 ADAPTER_RANK = 8  # of the LoRA whose memory `trainable_memory` states
 
 
@@ -21,6 +22,16 @@ def kv_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2) -> int:
     """Bytes of the KV cache at ``tokens`` tokens; a sliding window holds no more than its width."""
     return sum(
         layer.mixer.kv_values_per_token * value_bytes * min(tokens, layer.mixer.window or tokens)
+        for layer in spec.layers
+    )
+
+
+def held_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2, chunk: int = 512) -> int:
+    """Bytes that the caches allocate for ``tokens``: of a sliding window more than attention sees, to rewind."""
+    return sum(
+        layer.mixer.kv_values_per_token
+        * value_bytes
+        * min(tokens, KEPT_WINDOWS * layer.mixer.window + chunk if layer.mixer.window else tokens)
         for layer in spec.layers
     )
 
@@ -55,4 +66,4 @@ def trainable_memory(spec: ModelSpec, weights: int, tokens: int = 2048, rank: in
 def working_bytes(spec: ModelSpec, weights: int, context: int, value_bytes: int = 2, chunk: int = 512) -> int:
     """Bytes to hold the weights, a cache of ``context`` tokens and one prefill chunk's activations."""
     widest = max(layer.channel.hidden * 3 + spec.dim * 4 for layer in spec.layers)
-    return weights + kv_bytes(spec, context, value_bytes) + chunk * widest * 4 + spec.vocab * 4
+    return weights + held_bytes(spec, context, value_bytes, chunk) + chunk * widest * 4 + spec.vocab * 4

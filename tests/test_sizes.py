@@ -10,6 +10,7 @@ from tiny import config_of, decoder, tokens, write_with_mlx_lm
 
 from macllm import sizes
 from macllm.families import spec_from_config
+from macllm.nn.cache import make_caches
 from macllm.quantization import Quantization, QuantizationPlan
 from macllm.weights.model_files import ModelFiles, open_model
 
@@ -130,3 +131,19 @@ def test_working_bytes_grow_by_the_cache() -> None:
     spec = spec_from_config(config_of("gemma3"))
     growth = sizes.working_bytes(spec, 0, 300) - sizes.working_bytes(spec, 0, 100)
     assert growth == sizes.kv_bytes(spec, 300) - sizes.kv_bytes(spec, 100)
+
+
+def test_held_bytes_cover_what_caches_allocate() -> None:
+    spec = spec_from_config(config_of("gemma3"))
+    model_caches = make_caches(spec)
+    for length in (30, 1, 1, 40, 1, 60):
+        for cache, layer in zip(model_caches, spec.layers, strict=True):
+            shape = (1, layer.mixer.kv_heads, length, layer.mixer.head_dim)
+            cache.update(mx.zeros(shape, mx.float16), mx.zeros(shape, mx.float16))
+        allocated = sum(cache.allocated_bytes for cache in model_caches)
+        seen = sum(cache.nbytes for cache in model_caches)
+        tokens = model_caches[0].offset
+        assert seen == sizes.kv_bytes(spec, tokens)
+        assert sizes.held_bytes(spec, tokens) >= seen
+        # buffers grow in steps of 256, which weighs on a tiny model only
+        assert allocated <= sizes.held_bytes(spec, -(-tokens // 256) * 256)

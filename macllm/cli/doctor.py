@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from macllm import __version__, paths
+from macllm import __version__, blas, paths
 from macllm.cli.options import add_json
 from macllm.cli.output import print_json
 from macllm.errors import MacllmError
@@ -33,6 +33,7 @@ class Facts:
     blas: str
     blas_switch: str  # MACLLM_BLAS
     openblas_installed: bool
+    openblas_runs: bool  # the processor has the instructions it is built for
     nvidia: bool  # a driver is loaded
     free_disk_bytes: int
     models_dir: str
@@ -137,6 +138,8 @@ def _blas_advice(facts: Facts) -> str:
         return f"{slow}: MACLLM_BLAS=off asks for it; unset it."
     if not facts.openblas_installed:
         return f"{slow}: pip install cmeel-openblas."
+    if not facts.openblas_runs:
+        return f"{slow}: the installed OpenBLAS needs AVX-512, which this processor lacks; there is no remedy yet."
     return (
         f"{slow}: OpenBLAS is installed but cannot be loaded; install the Fortran runtime (libgfortran.so.5)."
     )
@@ -151,6 +154,7 @@ def _facts(report: dict[str, Any], folder: Path, free: int) -> Facts:
         blas=report["blas"],
         blas_switch=os.environ.get("MACLLM_BLAS", ""),
         openblas_installed=_version("cmeel-openblas") != "not installed",
+        openblas_runs=blas.runs_here(platform.machine(), blas.cpuinfo()),
         nvidia=Path("/proc/driver/nvidia/version").exists(),
         free_disk_bytes=free,
         models_dir=str(folder),

@@ -98,7 +98,7 @@ def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limi
             f"the prompt holds token id {wrong}, but the model's ids go from 0 to {loaded.vocab - 1}"
         )
     if loaded.spec is not None:
-        cache = sizes.kv_bytes(loaded.spec, len(prompt), DTYPES[loaded.backend.dtype].size)
+        cache = sizes.held_bytes(loaded.spec, len(prompt), DTYPES[loaded.backend.dtype].size)
         # what the session holds of the prompt, or gives up for it, is in use already
         limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory() - session.kv_bytes
         if 0 < limit < used + cache:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import mlx.core as mx
 
+from macllm.sizes import KEPT_WINDOWS
 from macllm.spec import ModelSpec
 
 _STEP = 256  # buffers grow by at least this many tokens
@@ -136,7 +137,7 @@ class SlidingCache(_Buffers):
         new = keys.shape[2]
         start, end = self.offset, self.offset + new
         if self.keys is None or self.values is None or end - self._base > self.keys.shape[2]:
-            keep = max(self._base, start - 2 * self.window)
+            keep = max(self._base, start - KEPT_WINDOWS * self.window)
             capacity = -(-(end - keep + min(self.window, _STEP)) // _STEP) * _STEP
             span = (keep - self._base, start - self._base, capacity)
             self.keys = self._move(keys, self.keys, *span)

@@ -22,6 +22,7 @@ LINUX = Facts(
     blas="openblas",
     blas_switch="",
     openblas_installed=True,
+    openblas_runs=True,
     nvidia=False,
     free_disk_bytes=100 * 10**9,
     models_dir="/home/me/models",
@@ -86,6 +87,7 @@ def test_a_good_machine_gets_no_advice(facts: Facts) -> None:
     [
         (replace(LINUX, blas="reference", blas_switch="off"), "unset it"),
         (replace(LINUX, blas="reference", openblas_installed=False), "pip install cmeel-openblas"),
+        (replace(LINUX, blas="reference", openblas_runs=False), "AVX-512"),
         (replace(LINUX, blas="reference"), "libgfortran.so.5"),
         (replace(LINUX, nvidia=True), 'pip install "macllm[cuda]"'),
         (replace(LINUX, free_disk_bytes=10**9), "macllm rm"),
