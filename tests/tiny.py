@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,7 +111,12 @@ def config_of(variant: str, *, wide: bool = False) -> dict[str, Any]:
 
 
 def write_reference(variant: str, folder: Path, seed: int = 0, *, wide: bool = False) -> Any:
-    """A random float32 model in transformers, saved to ``folder``; returns it in evaluation mode.
+    """A random float32 model in transformers, saved to ``folder``; returns it in evaluation mode."""
+    return write_model(config_of(variant, wide=wide), folder, seed)
+
+
+def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
+    """The same of any config.
 
     Norms and biases are random too: ones and zeros would hide a missing one.
     """
@@ -118,14 +124,15 @@ def write_reference(variant: str, folder: Path, seed: int = 0, *, wide: bool = F
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    values = config_of(variant, wide=wide)
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    config._attn_implementation = "eager"
-    model = AutoModelForCausalLM.from_config(config).to(torch.float32).eval()
+    values = deepcopy(config)  # transformers writes into what it is given
+    from_zero = "gemma" in config["model_type"]  # its norms are stored less 1
+    original = AutoConfig.for_model(values.pop("model_type"), **values)
+    original._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(original).to(torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                parameter.normal_(0.0 if "bias" in name or "gemma" in variant else 1.0, 0.3)
+                parameter.normal_(0.0 if "bias" in name or from_zero else 1.0, 0.3)
             else:
                 parameter.normal_(0.0, 0.2)
     model.save_pretrained(folder)

@@ -122,7 +122,7 @@ def make_gguf(
     """
     rng = np.random.default_rng(seed)
     shape = Shape(layers or (7 if arch == "gemma3" else 2))
-    tokenizer = _sentencepiece() if arch == "gemma3" else _byte_level("qwen2" if "qwen" in arch else "smollm")
+    tokenizer = tokenizer_keys(arch)
     vocab = len(tokenizer["tokenizer.ggml.tokens"])
     tied = arch == "gemma3" if tied is None else tied
     tensors = {}
@@ -133,6 +133,11 @@ def make_gguf(
     metadata = shape.keys(arch) | tokenizer | (keys or {})
     metadata = {key: value for key, value in metadata.items() if value is not None}
     return write_gguf(path, tensors, tensor_types, arch=arch, keys=metadata, seed=seed, **writer_options)
+
+
+def tokenizer_keys(arch: str) -> dict[str, Any]:
+    """The metadata of the tiny tokenizer and chat template of an architecture."""
+    return _sentencepiece() if arch == "gemma3" else _byte_level("qwen2" if "qwen" in arch else "smollm")
 
 
 @dataclass(frozen=True)

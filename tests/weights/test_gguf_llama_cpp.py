@@ -1,0 +1,200 @@
+"""GGUF files against llama.cpp itself: every family, what its readers take as given, and every type of weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import llama_cpp_peer as peer
+import numpy as np
+import pytest
+from gguf_converter import Converter, architecture
+from gguf_maker import tokenizer_keys
+from test_starter_quality import negative_log_likelihood, real_text
+from tiny import LLAMA3, config_of, difference, write_model
+
+import macllm
+from macllm.weights.gguf_file import GGUFFile
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def llama_cpp() -> None:
+    peer.require_llama_cpp()
+
+
+COUNT = 48  # tokens: six windows of the tiny models
+
+# name -> (variant of the tiny models, what differs from its config)
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    name: (name, {})
+    for name in (
+        "llama",
+        "llama-tied",
+        "llama-biases",
+        "llama-head-dim",
+        "llama-multi-head",
+        "llama-multi-query",
+        "llama3-rope",
+        "llama-linear-rope",
+        "mistral",
+        "qwen2",
+        "qwen2-tied",
+        "qwen2-yarn",
+        "qwen3",
+        "qwen3-tied",
+        "qwen3-yarn",
+        "gemma3",
+        "gemma3-linear-rope",
+    )
+}
+MODELS["llama3-as-released"] = (
+    "llama3-rope",
+    {"rope_theta": 1e4, "head_dim": 16, "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192}},
+)
+MODELS["gemma3-wide-window"] = ("gemma3-wide-window", {"query_pre_attn_scalar": 8})
+MODELS["gemma3-27b"] = ("gemma3", {"num_hidden_layers": 62, "query_pre_attn_scalar": 48 // 6})
+
+
+class Tiny:
+    """A tiny model of transformers, and GGUF files of it."""
+
+    def __init__(self, folder: Path, variant: str, changes: Mapping[str, Any]) -> None:
+        config = config_of(variant) | changes
+        self.architecture = architecture(config)
+        if self.architecture == "gemma3":  # no key holds it: readers take the width of a head
+            config.setdefault("query_pre_attn_scalar", config["head_dim"])
+        self._tokenizer = tokenizer_keys(self.architecture)
+        self.config = config | {"vocab_size": len(self._tokenizer["tokenizer.ggml.tokens"])}
+        self.folder = folder
+        self.model = write_model(self.config, folder / "original")
+        self.ids = np.random.default_rng(0).integers(0, self.config["vocab_size"], COUNT).tolist()
+
+    def gguf(self, **keys: Any) -> Path:
+        """The model as a file; ``keys`` of its architecture are changed, or removed where None."""
+        path = self.folder / f"{self.architecture}.gguf"
+        tensors = {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
+        named = {f"{self.architecture}.{key}": value for key, value in keys.items()}
+        Converter(self.config, tensors).write(path, self._tokenizer | named)
+        return path
+
+    def original_logits(self) -> np.ndarray:
+        import torch
+
+        with torch.no_grad():
+            result: np.ndarray = self.model(torch.tensor([self.ids])).logits[0].numpy()
+        return result
+
+
+def near(name: str) -> float:
+    """How far llama.cpp may be off: its GELU is a table in float16, 2e-3 after the 62 layers of the largest model."""
+    return 5e-3 if "gemma" in name else 2e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_family_agrees_with_llama_cpp_and_transformers(name: str, tmp_path: Path) -> None:
+    tiny = Tiny(tmp_path, *MODELS[name])
+    path, original = tiny.gguf(), tiny.original_logits()
+    ours, theirs = macllm.load(path).logits(tiny.ids), peer.logits(path, tiny.ids, tmp_path)
+    print(f"{name}: macllm {difference(ours, original):.0e}, llama.cpp {difference(theirs, original):.0e}")
+    assert difference(ours, original) < 2e-5
+    assert difference(ours, theirs) < near(name)
+
+
+# Keys that files have or lack: (variant, keys, whether they change what the model computes).
+KEYS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "old linear scaling": ("llama", {"rope.scale_linear": 2.0}, True),
+    "a factor alone is linear": ("llama", {"rope.scaling.factor": 2.0}, True),
+    "a factor of no scaling": ("llama", {"rope.scaling.factor": 2.0, "rope.scaling.type": "none"}, False),
+    "one entry a layer": ("llama", {"attention.head_count_kv": [2, 2, 2]}, False),
+    "no key-value heads": ("llama-multi-head", {"attention.head_count_kv": None}, False),
+    "no vocabulary size": ("llama", {"vocab_size": None}, False),
+    "yarn of the context": ("qwen2-yarn", {"rope.scaling.original_context_length": None}, True),
+    "a pattern by number": ("gemma3", {"attention.sliding_window_pattern": 2}, True),
+    "a pattern by layer": ("gemma3", {"attention.sliding_window_pattern": [False] + [True] * 6}, True),
+    "no window": ("gemma3", {"attention.sliding_window": None}, True),
+    "a window of nothing": ("gemma3", {"attention.sliding_window": 0}, True),
+    "a base of the window": ("gemma3", {"rope.freq_base_swa": 500.0}, True),
+    "no base": ("gemma3", {"rope.freq_base": None}, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_keys_mean_what_llama_cpp_takes_them_for(name: str, tmp_path: Path) -> None:
+    variant, keys, matters = KEYS[name]
+    tiny = Tiny(tmp_path, variant, {})
+    plain = macllm.load(tiny.gguf()).logits(tiny.ids)
+    path = tiny.gguf(**keys)
+    ours, theirs = macllm.load(path).logits(tiny.ids), peer.logits(path, tiny.ids, tmp_path)
+    print(f"{name}: {difference(ours, theirs):.0e}, without it {difference(ours, plain):.0e}")
+    assert difference(ours, theirs) < near(variant)
+    assert (difference(ours, plain) > 1e-2) == matters
+
+
+# Types of whole files. Those that need statistics of a text to quantize with are not here.
+TYPES = (
+    "F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K_M Q4_K_M Q5_K_M Q6_K IQ3_S IQ4_NL IQ4_XS TQ1_0 TQ2_0"
+).split()
+# Rows of 256 weights and more: of shorter ones llama.cpp makes other types.
+WIDE = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("wide"), "llama", WIDE)
+
+
+def compare_type(tiny: Tiny, type_name: str, scratch: Path) -> None:
+    """A file requantized by llama.cpp, read by macllm, against the same file undone to float32 by llama.cpp.
+
+    On the quantized file itself llama.cpp rounds the activations to 8 bits as well, which macllm does not.
+    """
+    file = peer.quantize(tiny.gguf(), scratch / f"{type_name}.gguf", type_name)
+    assert any(tensor.type_name in type_name for tensor in GGUFFile.open(file).tensors.values())
+    undone = peer.quantize(file, scratch / "undone.gguf", "F32")
+    ours, theirs = macllm.load(file).logits(tiny.ids), peer.logits(undone, tiny.ids, scratch)
+    print(f"{tiny.architecture} {type_name}: {difference(ours, theirs):.0e}")
+    assert difference(ours, theirs) < max(near(tiny.architecture), 1e-4)
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+def test_every_type_holds_what_llama_cpp_wrote(type_name: str, wide: Tiny, tmp_path: Path) -> None:
+    compare_type(wide, type_name, tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["qwen2", "qwen3", "gemma3"])
+def test_quantized_files_of_the_other_architectures(variant: str, tmp_path: Path) -> None:
+    compare_type(Tiny(tmp_path, variant, WIDE), "Q4_K_M", tmp_path)
+
+
+@pytest.mark.starter
+@pytest.mark.parametrize("type_name", ["Q4_K_M", "Q6_K", "Q5_0", "Q8_0", "IQ4_NL"])
+def test_the_starter_in_other_types(type_name: str, starter_gguf: Path, tmp_path: Path) -> None:
+    file = peer.quantize(starter_gguf, tmp_path / f"{type_name}.gguf", type_name)
+    undone = peer.quantize(file, tmp_path / "undone.gguf", "F32")
+    llm = macllm.load(file)
+    ids = llm.tokenizer.encode(real_text())[:200]
+    assert len(ids) == 200
+    ours = llm.logits(ids)
+    exact, direct = (peer.logits(path, ids, tmp_path) for path in (undone, file))
+    undone.unlink()  # half a gigabyte
+    agreement = float((ours.argmax(-1) == direct.argmax(-1)).mean())
+    of_direct = perplexity(ours, ids) / perplexity(direct, ids)
+    print(
+        f"{type_name}: {difference(ours, exact):.0e}; 8-bit activations {of_direct - 1:+.2%}, top {agreement:.1%}"
+    )
+    assert difference(ours, exact) < 1e-4
+    assert perplexity(ours, ids) == pytest.approx(perplexity(exact, ids), rel=1e-4)
+    assert of_direct == pytest.approx(1, abs=0.02)  # what rounded activations come to over so few tokens
+    assert agreement >= 0.95
+
+
+def perplexity(logits: np.ndarray, ids: list[int]) -> float:
+    return float(np.exp(negative_log_likelihood(logits, ids).mean()))
