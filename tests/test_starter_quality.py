@@ -6,33 +6,16 @@ import inspect
 import json
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import llama_cpp_peer
 import numpy as np
 import pytest
 
 import macllm
 
 COUNT = 1000
-PEER = """
-import json, sys
-import numpy as np
-from llama_cpp import Llama, llama_cpp
-defaults = llama_cpp.llama_model_default_params
-
-def as_stored():  # repacked weights need instructions that some virtual machines fault on
-    parameters = defaults()
-    parameters.use_extra_bufts = False
-    return parameters
-
-llama_cpp.llama_model_default_params = as_stored
-path, ids, out = sys.argv[1], json.loads(sys.stdin.read()), sys.argv[2]
-llama = Llama(model_path=path, n_ctx=len(ids) + 8, logits_all=True, verbose=False)
-llama.eval(ids)
-np.save(out, np.array(llama.scores[: len(ids)], dtype=np.float32))
-"""
 
 
 def real_text() -> str:
@@ -57,18 +40,11 @@ def negative_log_likelihood(logits: np.ndarray, ids: list[int]) -> Any:
 
 @pytest.mark.slow
 def test_perplexity_and_top_tokens_agree_with_llama_cpp(starter_gguf: Path, tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp", reason="needs the peers group: make test-all installs it")
+    llama_cpp_peer.require_llama_cpp()
     llm = macllm.load(starter_gguf)
     ids = llm.tokenizer.encode(real_text())[:COUNT]
     assert len(ids) == COUNT
-    out = tmp_path / "peer.npy"
-    subprocess.run(
-        [sys.executable, "-c", PEER, str(starter_gguf), str(out)],
-        input=json.dumps(ids),
-        text=True,
-        check=True,
-    )
-    ours, theirs = llm.logits(ids), np.load(out)
+    ours, theirs = llm.logits(ids), llama_cpp_peer.logits(starter_gguf, ids, tmp_path)
     assert ours.shape == theirs.shape
     mean_ours = negative_log_likelihood(ours, ids).mean()
     mean_theirs = negative_log_likelihood(theirs, ids).mean()
