@@ -109,8 +109,8 @@ class LLM:
         continue_final: bool = False,
     ) -> list[int]:
         """The ids that a prompt comes to: through the chat template, or as it is with ``raw``."""
-        if not isinstance(prompt, str):
-            ids = [item for item in prompt if isinstance(item, int)]
+        if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
+            ids = [item for item in prompt if isinstance(item, int) and not isinstance(item, bool)]
             if ids and len(ids) == len(prompt):
                 return ids
         if isinstance(prompt, str) and raw:
@@ -137,7 +137,7 @@ class LLM:
             raise OptionError(f"no setting {next(iter(settings))!r} (there are {', '.join(known)})")
         if isinstance(theirs.get("stop"), str):
             theirs["stop"] = (theirs["stop"],)
-        elif "stop" in theirs:
+        elif isinstance(theirs.get("stop"), list):
             theirs["stop"] = tuple(theirs["stop"])
         return Options(replace(sampling, **ours), replace(limits, **theirs), cancel=cancel)
 

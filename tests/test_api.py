@@ -1,7 +1,10 @@
 """The Python API on the starter: one call, streams, conversations that reuse their cache."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +142,39 @@ def test_an_unknown_name_is_one_sentence() -> None:
 
 def test_collect_runs_a_stream_to_its_end(llm: LLM) -> None:
     assert collect(llm.stream(QUESTION, temperature=0)).text == "The capital of France is Paris."
+
+
+@pytest.mark.parametrize("prompt", [None, 5, b"text", [True, False], [1, "a"], []])
+def test_a_prompt_of_another_type_is_refused(llm: LLM, prompt: Any) -> None:
+    with pytest.raises(InputError, match="messages"):
+        llm.generate(prompt, max_tokens=1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("stop", 5), ("stop", [5]), ("logit_bias", 5)])
+def test_a_setting_of_another_type_is_refused(llm: LLM, name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=name):
+        llm.generate("x", max_tokens=1, **{name: value})
+
+
+def test_generations_in_threads_take_turns(starter_gguf: Path) -> None:
+    """In a process of its own: without turns MLX waits for itself and nothing can end the threads."""
+    code = f"""
+import threading, macllm
+models = [macllm.load({str(starter_gguf)!r}) for _ in range(2)]
+def run(llm): print(llm.generate({QUESTION!r}, temperature=0).text + "\\n", end="", flush=True)
+threads = [threading.Thread(target=run, args=(models[i % 2],)) for i in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "The capital of France is Paris.\n" * 3
+
+
+def test_one_thread_may_go_through_two_streams_at_once(llm: LLM) -> None:
+    settings = {"temperature": 0.0, "max_tokens": 5}
+    first, second = llm.stream(QUESTION, **settings), llm.stream("Say hello.", **settings)
+    pairs = list(zip(first, second, strict=True))
+    alone = [event.id for event in llm.stream("Say hello.", **settings) if isinstance(event, Token)]
+    assert [event.id for _, event in pairs if isinstance(event, Token)] == alone

@@ -5,6 +5,7 @@ choice, penalties and log-probabilities all stay on the device until then.
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from macllm.units import size
 
 _OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  # what MLX's errors say
 STATS_EVERY_S = 0.125
+# MLX deadlocks when two threads build and dispatch at once, so a step is made by one thread at a time
+_STEP = threading.RLock()
 CPU_CHUNK, GPU_CHUNK = 256, 2048  # prompt tokens a prefill step
 
 
@@ -65,8 +68,24 @@ def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: O
 
     Yields Prefill, Token and Stats events, then Done. Closing the iterator, or ``options.cancel``, stops
     between two steps and leaves the session consistent. Raises ContextError, InputError or OptionError before
-    anything is computed.
+    anything is computed. Generations in several threads take turns, a step each.
     """
+    events = _generate(loaded, session, prompt, options)
+    try:
+        while True:
+            with _STEP:
+                event = next(events, None)
+            if event is None:
+                return
+            yield event
+    finally:
+        with _STEP:
+            events.close()
+
+
+def _generate(
+    loaded: Loaded, session: Session, prompt: Sequence[int], options: Options
+) -> Generator[Event, None, None]:
     limit = _check(loaded, session, prompt, options.limits)
     run = _Run(loaded, session, options, prompt)
     reason: FinishReason = "length"

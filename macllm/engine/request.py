@@ -52,6 +52,8 @@ class Sampling:
         _check("dry_allowed_length", self.dry_allowed_length, 1, whole=True)
         _check("dry_context", self.dry_context, 0, whole=True)
         _check_texts("dry_breakers", self.dry_breakers, "it would end every repeated sequence at once")
+        if not isinstance(self.logit_bias, Mapping):
+            raise OptionError(f"logit_bias={self.logit_bias!r} is not a mapping of token ids to numbers")
         for token, bias in self.logit_bias.items():
             _check("logit_bias token", token, 0, whole=True)
             if bias != -math.inf:
