@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from macllm.cli.options import add_dtype, add_json, add_sampling, limits_from, positive, sampling_from
+from macllm.cli.options import (
+    add_dtype,
+    add_json,
+    add_logprobs,
+    add_sampling,
+    limits_from,
+    positive,
+    sampling_from,
+)
 from macllm.cli.output import figures, print_json
 from macllm.errors import InputError, MacllmError, OptionError
 
@@ -35,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefill-step-size", type=positive, metavar="N", help="prompt tokens a step")
     add_dtype(parser)
     add_json(parser)
+    add_logprobs(parser)
     add_sampling(parser)
 
 

@@ -68,10 +68,6 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated", type=_stop
     )
-    count = _checked(Limits, "logprobs", int)
-    group.add_argument(
-        "--logprobs", type=count, metavar="N", help="report log-probabilities of N top tokens too"
-    )
 
 
 def sampling_from(args: argparse.Namespace, defaults: Sampling) -> Sampling:
@@ -89,7 +85,16 @@ def limits_from(args: argparse.Namespace, *, watched: bool = False) -> Limits:
     default = None if watched else MAX_TOKENS
     most = args.max_tokens if args.max_tokens is not None else default
     limits = Limits(max_tokens=most, stop=tuple(args.stop or ()))
-    return limits if args.logprobs is None else replace(limits, logprobs=args.logprobs)
+    logprobs = getattr(args, "logprobs", None)  # not an option of every command
+    return limits if logprobs is None else replace(limits, logprobs=logprobs)
+
+
+def add_logprobs(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--logprobs`` for a command whose JSON reports them."""
+    count = _checked(Limits, "logprobs", int)
+    parser.add_argument(
+        "--logprobs", type=count, metavar="N", help="with --json: log-probabilities, of N top tokens too"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

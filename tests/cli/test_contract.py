@@ -321,3 +321,9 @@ def test_messages_about_a_gguf_name_the_file(
     ):
         file.write_bytes(whole.replace(old, new, 1))
         assert str(file) in refused(capsys, "chat", file)
+
+
+def test_an_option_that_a_chat_could_not_show_is_not_one_of_its_options(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "no option --logprobs" in refused(capsys, "chat", "starter", "--logprobs", "2")

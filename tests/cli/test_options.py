@@ -5,7 +5,15 @@ import argparse
 import pytest
 
 from macllm.cli.main import CommandParser
-from macllm.cli.options import MAX_TOKENS, add_dtype, add_json, add_sampling, limits_from, sampling_from
+from macllm.cli.options import (
+    MAX_TOKENS,
+    add_dtype,
+    add_json,
+    add_logprobs,
+    add_sampling,
+    limits_from,
+    sampling_from,
+)
 from macllm.engine.request import Limits, Sampling
 from macllm.errors import InputError, OptionError
 
@@ -15,6 +23,7 @@ DEFAULTS = Sampling(temperature=0.6, top_k=20, top_p=0.95, logit_bias={7: 1.0})
 def parse(*argv: str) -> argparse.Namespace:
     parser = CommandParser("macllm test", "help")
     add_sampling(parser)
+    add_logprobs(parser)
     add_json(parser)
     add_dtype(parser)
     return parser.parse(argv)
