@@ -1,5 +1,6 @@
 """The Python API on the starter: one call, streams, conversations that reuse their cache."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,6 +176,7 @@ for thread in threads: thread.join()
 def test_one_thread_may_go_through_two_streams_at_once(llm: LLM) -> None:
     settings = {"temperature": 0.0, "max_tokens": 5}
     first, second = llm.stream(QUESTION, **settings), llm.stream("Say hello.", **settings)
-    pairs = list(zip(first, second, strict=True))
+    # in turns; how many Stats come between the tokens is a matter of time
+    pairs = list(itertools.zip_longest(first, second))
     alone = [event.id for event in llm.stream("Say hello.", **settings) if isinstance(event, Token)]
     assert [event.id for _, event in pairs if isinstance(event, Token)] == alone

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from macllm.cli.options import add_dtype, add_sampling, limits_from, sampling_from
+from macllm.cli.output import tell
 
 HELP = "Talk with a model. Piped, each line of stdin is a message and each reply goes to stdout."
 
@@ -32,7 +33,12 @@ def run(args: argparse.Namespace) -> int:
 
     name = args.model if args.model is not None else store.last_used() or STARTER
     llm = load(name, args.dtype)
-    llm.tokenizer  # noqa: B018  # a chat without one ends here, before a prompt is shown
+    origin = llm.tokenizer.template_origin  # a chat without a tokenizer ends here, before a prompt is shown
+    if origin != "model":
+        form = "ChatML" if origin == "chatml" else "User: and Assistant:"
+        tell(
+            f"{llm.name} has no chat template of its own; messages are written as {form}, which it may not know"
+        )
     store.mark_used(_lasting(name))
     watched = sys.stdin.isatty()
     talk = Talk(llm, args.system, sampling_from(args, llm.sampling), limits_from(args, watched=watched))

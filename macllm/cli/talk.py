@@ -14,6 +14,7 @@ from macllm.cli.output import figures, tell
 from macllm.engine.events import Prefill
 from macllm.engine.request import Limits, Sampling
 from macllm.errors import InputError, MacllmError, OptionError
+from macllm.hub.catalogue import STARTER
 
 if TYPE_CHECKING:
     from macllm.api import LLM, Generation
@@ -88,6 +89,8 @@ def talk_on_terminal(talk: Talk, *, plain: bool) -> int:
     colour = not plain and "NO_COLOR" not in os.environ and sys.stdout.isatty()
     dim, bold, off = (_DIM, _BOLD, _OFF) if colour else ("", "", "")
     print(f"{bold}{talk.llm.name}{off}{dim}  /help for commands, Ctrl-C stops a reply, Ctrl-D ends{off}")
+    if talk.llm.name == STARTER:
+        print(f"{dim}a tiny model to try things with; `macllm list --catalogue` shows better ones{off}")
     with _history():
         while True:
             try:

@@ -141,6 +141,19 @@ def test_each_piped_line_is_a_message(starter_gguf: Path, tmp_path: Path) -> Non
     assert again.stdout == "The capital of France is Paris.\n"
 
 
+def test_a_model_without_a_chat_template_says_so(starter_gguf: Path, tmp_path: Path) -> None:
+    assert main(["convert", str(starter_gguf), str(tmp_path / "model")]) == 0
+    file = tmp_path / "model" / "tokenizer_config.json"
+    values = json.loads(file.read_text())
+    del values["chat_template"]
+    file.write_text(json.dumps(values))
+    for template in (tmp_path / "model").glob("chat_template*"):
+        template.unlink()
+    done = chat(str(tmp_path / "model"), "--max-tokens", "2", text="Hello\n", home=tmp_path)
+    assert done.returncode == 0
+    assert "no chat template of its own; messages are written as ChatML" in done.stderr
+
+
 def test_the_system_prompt_reaches_the_model(starter_gguf: Path, tmp_path: Path) -> None:
     words = (str(starter_gguf), "--temp", "0", "--max-tokens", "12")
     plain = chat(*words, text="Hello\n", home=tmp_path)
