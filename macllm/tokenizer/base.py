@@ -85,9 +85,10 @@ class Tokenizer(ABC):
 
     @property
     def chat_template(self) -> str | None:
-        """Source of the model's own (default) template."""
+        """Source of the model's own (default) template; an empty one is none."""
         templates = self.profile.templates
-        return templates.get("default", next(iter(templates.values()), None))
+        sources = (templates.get("default", ""), *templates.values())
+        return next((source for source in sources if source.strip()), None)
 
     @property
     def template_origin(self) -> Origin:
@@ -195,7 +196,8 @@ class Tokenizer(ABC):
 
     @cached_property
     def _templates(self) -> dict[str, ChatTemplate]:
-        found = {name: ChatTemplate(source) for name, source in self.profile.templates.items()}
+        templates = self.profile.templates
+        found = {name: ChatTemplate(source) for name, source in templates.items() if source.strip()}
         if self.chat_template is not None:
             found.setdefault("default", ChatTemplate(self.chat_template))
         elif all(self.token_to_id(token) is not None for token in ("<|im_start|>", "<|im_end|>")):

@@ -82,6 +82,8 @@ class SafetensorsCheckpoint:
         """How the matrix ``name`` is packed; None where it is plain."""
         module = name.removesuffix(".weight")
         if f"{module}.scales" not in self._entries or name == module:
+            if self._entry(name).dtype == "U32" and self.plan.of(module) is not None:
+                self._entry(f"{module}.scales")  # refused as missing, by name
             return None
         quantization = self.plan.of(module)
         if quantization is None:

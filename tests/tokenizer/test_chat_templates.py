@@ -276,6 +276,8 @@ def test_end_tokens_that_are_ordinary_text_do_not_stop() -> None:
 def test_without_a_template() -> None:
     chatml = model(None)
     assert (chatml.template_origin, chatml.chat_template) == ("chatml", None)
+    empty = model(" \n")
+    assert (empty.template_origin, empty.chat_template) == ("chatml", None)
     talk = [SYSTEM, {"role": "user", "content": "Hi"}]
     assert chatml.render(talk) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

@@ -309,3 +309,16 @@ def test_the_config_form_of_mlx_lm_is_the_repositories(tmp_path: Path) -> None:
     spec = open_model(tmp_path).spec
     assert spec.dim == config_of("qwen3", wide=True)["hidden_size"]
     assert set(open_model(tmp_path).formats()) == {t.name for t in spec.tensors() if t.quantizable}
+
+
+def test_missing_scales_are_named(tmp_path: Path) -> None:
+    write_with_mlx_lm("llama", tmp_path, bits=4, group_size=64)
+    file = tmp_path / "model.safetensors"
+    arrays = mx.load(str(file))
+    assert isinstance(arrays, dict)
+    name = "model.layers.1.mlp.up_proj.scales"
+    kept = {key: array for key, array in arrays.items() if key != name}
+    mx.save_safetensors(str(tmp_path / "kept.safetensors"), kept)
+    (tmp_path / "kept.safetensors").replace(file)
+    with pytest.raises(CheckpointError, match=rf"tensor '{name}' is missing"):
+        decoder(tmp_path)
