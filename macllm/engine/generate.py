@@ -116,6 +116,12 @@ def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limi
         raise InputError(
             f"the prompt holds token id {wrong}, but the model's ids go from 0 to {loaded.vocab - 1}"
         )
+    room = loaded.max_context - len(prompt)
+    if room < 0:
+        raise ContextError(
+            f"the prompt has {len(prompt)} tokens and the context of {loaded.name} holds {loaded.max_context}; "
+            "shorten it or start a new conversation"
+        )
     if loaded.spec is not None:
         cache = sizes.held_bytes(loaded.spec, len(prompt), DTYPES[loaded.backend.dtype].size)
         # what the session holds of the prompt, or gives up for it, is in use already
@@ -125,12 +131,6 @@ def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limi
                 f"a prompt of {len(prompt)} tokens needs {size(cache)} of cache beside the {size(used)} "
                 f"in use, but models may take {size(limit)} here; shorten it or use a smaller model"
             )
-    room = loaded.max_context - len(prompt)
-    if room < 0:
-        raise ContextError(
-            f"the prompt has {len(prompt)} tokens and the context of {loaded.name} holds {loaded.max_context}; "
-            "shorten it or start a new conversation"
-        )
     return room if limits.max_tokens is None else min(limits.max_tokens, room)
 
 
