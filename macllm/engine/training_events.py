@@ -1,0 +1,79 @@
+"""What a fine-tuning run tells its caller, in order: Planned, then TrainStep, Validation, Sample, Saved, then Trained.
+
+It may also fail: ``macllm.engine.events.Failed``. Frozen plain values, recorded and sent as all events are.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is about to be trained: rows and steps, and the estimated peak of memory."""
+
+    base: str
+    adapter: str
+    train_rows: int
+    valid_rows: int
+    steps: int
+    trainable_parameters: int
+    estimated_bytes: int
+    memory_limit_bytes: int
+    resumed_step: int = 0  # where a stopped run goes on; 0: from the start
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One optimizer step. The loss is a mean over its supervised tokens, in nats."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int  # all so far
+    tokens_per_s: float
+    memory_bytes: int
+    peak_memory_bytes: int
+    elapsed_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Loss over the validation rows after ``step``; ``best`` so far."""
+
+    step: int
+    loss: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model with the adapter as it is now answers to a prompt."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The state to resume from is on disk."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The run ended: all steps done, stopped early by the validation loss, or by the user (resumable)."""
+
+    reason: Literal["finished", "early_stop", "stopped"]
+    step: int
+    path: str
+    train_loss: float
+    valid_loss: float | None
+
+
+TrainingEvent: TypeAlias = Planned | TrainStep | Validation | Sample | Saved | Trained
