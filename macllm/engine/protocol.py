@@ -6,7 +6,7 @@ with Done, any of them with Failed, and Load or Count with Done("cancelled") whe
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from macllm.engine.request import Limits, Sampling
 from macllm.tokenizer.messages import Message
@@ -36,14 +36,16 @@ class Generate:
     """Answer ``messages``; loads the model first where another one, or none, is in memory.
 
     ``session`` names the cache to go on with, a conversation's id; an empty one starts anew. ``continue_final``
-    goes on with the last message, an assistant's. ``overflow`` says what to do where the prompt does not fit:
+    goes on with the last message, an assistant's. ``settings`` are fields of Sampling by name that go over the
+    model's own, where ``sampling`` does not replace all of them. ``overflow`` says what to do where the prompt does not fit:
     fail, or drop the oldest turns until the prompt and ``reserve`` tokens of a reply do.
     """
 
     model: ModelRef
     messages: tuple[Message, ...]
     session: str = ""
-    sampling: Sampling | None = None  # None: the model's own
+    sampling: Sampling | None = None  # None: the model's own, with ``settings`` on top
+    settings: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     continue_final: bool = False
     overflow: Overflow = "fail"
