@@ -15,7 +15,8 @@ from macllm.cli.options import (
     positive,
     sampling_from,
 )
-from macllm.cli.output import figures, print_json
+from macllm.cli.output import print_json
+from macllm.engine.figures import figures
 from macllm.errors import InputError, MacllmError, OptionError
 
 if TYPE_CHECKING:

@@ -1,14 +1,9 @@
-"""What commands write: JSON, tables and figures to stdout, remarks to stderr."""
+"""What commands write: JSON and tables to stdout, remarks to stderr."""
 
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from macllm.units import size
-
-if TYPE_CHECKING:
-    from macllm.engine.metrics import Metrics
+from typing import Any
 
 
 def print_json(value: Any) -> None:
@@ -39,18 +34,6 @@ def print_table(
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(words).rstrip())
-
-
-def figures(m: "Metrics") -> str:
-    """The line under a reply: prompt and its rate, time to first token, reply and its rate, memory."""
-    parts = [f"{m.prompt_tokens} prompt tok" + (f" ({m.reused_tokens} reused)" if m.reused_tokens else "")]
-    if m.prefill_tps:
-        parts.append(f"{m.prefill_tps:.0f} tok/s")
-    if m.decode_tokens:
-        parts += [f"TTFT {m.ttft_s:.2f} s", f"{m.decode_tokens} tok"]
-    if m.decode_tps:
-        parts.append(f"{m.decode_tps:.1f} tok/s")
-    return " · ".join([*parts, size(m.peak_memory_bytes)])
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:

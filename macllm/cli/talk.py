@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from macllm import paths
-from macllm.cli.output import figures, tell
+from macllm.cli.output import tell
 from macllm.engine.events import Prefill
+from macllm.engine.figures import figures
 from macllm.engine.request import Limits, Sampling
 from macllm.errors import InputError, MacllmError, OptionError
 from macllm.hub.catalogue import STARTER
