@@ -5,13 +5,22 @@ A config is enough; where the weights are there, their headers are read too. No 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from macllm import sizes
 from macllm.errors import CheckpointError, ConfigError, OptionError
+from macllm.fit import (
+    PRECISIONS,
+    Needed,
+    bytes_by_precision,
+    longest_context,
+    plain_kv_bytes,
+    stated_integer,
+    usable_bytes,
+)
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec
 
@@ -20,21 +29,8 @@ if TYPE_CHECKING:
     from macllm.weights.model_files import ModelFiles
 
 MACS_GB = (8, 16, 24, 32, 64, 128)  # as Apple sells them: powers of two
-# What macOS lets a GPU take (Metal's recommendedMaxWorkingSetSize): 5.3 of 8 GiB, 21.3 of 32, 48 of 64. Some
-# newer systems allow more; `macllm doctor` asks the machine itself.
-SMALL_SHARE, LARGE_SHARE, LARGEST_SMALL_GB = 2 / 3, 3 / 4, 32
-LEAST_CONTEXT = 1024  # tokens; a model that has room for fewer does not fit
-PRECISIONS: Mapping[str, Quantization | None] = {
-    "16": None,
-    "8": Quantization(8, 64),
-    "4": Quantization(4, 64),
-}
 STORED = "stored"  # beside the precisions: the weights as they are
-# Parts of config keys that stand for a mixer with another cache than keys and values of every token.
-_NOT_PLAIN = ("kv_lora", "ssm", "mamba", "linear_", "conv_", "block_type", "hybrid", "attn_type", "rwkv")
 _VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
-
-Needed: TypeAlias = Callable[[int], int]  # tokens of context to bytes
 
 
 @dataclass(frozen=True)
@@ -82,12 +78,6 @@ class Explanation:
     fits: tuple[Fit, ...]
     notes: tuple[str, ...]
     spec: ModelSpec | None
-
-
-def usable_bytes(memory_gb: int) -> int:
-    """What a model may take of a Mac's memory."""
-    share = SMALL_SHARE if memory_gb <= LARGEST_SMALL_GB else LARGE_SHARE
-    return int(memory_gb * 2**30 * share)
 
 
 def explain(
@@ -141,11 +131,7 @@ class _Facts:
 
 
 def _native(spec: ModelSpec, weights: "_Weights") -> _Facts:
-    quantizable = [tensor.name for tensor in spec.tensors() if tensor.quantizable]
-    held = {
-        key: sizes.weight_bytes(spec, dict.fromkeys(quantizable, packing))
-        for key, packing in PRECISIONS.items()
-    }
+    held = bytes_by_precision(spec)
     if weights.loaded_bytes is not None and weights.loaded_bytes != held["16"]:
         held[STORED] = weights.loaded_bytes
     return _Facts(
@@ -165,7 +151,7 @@ def _foreign(files: "ModelFiles", weights: "_Weights") -> _Facts:
     if not isinstance(family, str):
         raise ConfigError(f"{files.label}: there is no 'model_type'; this is not a language model's config")
     config = files.text_config
-    kv = _plain_kv_bytes(config)
+    kv = plain_kv_bytes(config)
     held: dict[str, int] = {}
     if weights.parameters is not None and kv is not None:
         held = {
@@ -176,7 +162,7 @@ def _foreign(files: "ModelFiles", weights: "_Weights") -> _Facts:
             held[STORED] = weights.loaded_bytes
     return _Facts(
         family,
-        _integer(config, "num_hidden_layers", "n_layer", "n_layers"),
+        stated_integer(config, "num_hidden_layers", "n_layer", "n_layers"),
         weights.parameters,
         files.stated_context,
         kv,
@@ -189,32 +175,6 @@ def _sum(weight_bytes: int, kv: Needed, tokens: int) -> int:
     return weight_bytes + kv(tokens)
 
 
-def _plain_kv_bytes(config: Mapping[str, Any]) -> Needed | None:
-    """The cache of a model whose layers are all attention; None where that is not certain.
-
-    A window counts where ``layer_types`` says which layers have it; else it is left out, which is never too little.
-    """
-    if any(part in key for key in config for part in _NOT_PLAIN):
-        return None
-    layers, heads = _integer(config, "num_hidden_layers"), _integer(config, "num_attention_heads")
-    width, window = _integer(config, "hidden_size"), _integer(config, "sliding_window")
-    if layers is None or heads is None or width is None:
-        return None
-    kinds = config.get("layer_types")
-    kinds = kinds if isinstance(kinds, list) else []
-    if not set(kinds) <= {"full_attention", "sliding_attention"}:
-        return None
-    sliding = kinds.count("sliding_attention") if window is not None else 0
-    kv_heads = _integer(config, "num_key_value_heads") or heads
-    per_token = 2 * kv_heads * (_integer(config, "head_dim") or width // heads) * 2
-    return lambda tokens: per_token * ((layers - sliding) * tokens + sliding * min(tokens, window or tokens))
-
-
-def _integer(config: Mapping[str, Any], *keys: str) -> int | None:
-    found = (config.get(key) for key in keys)
-    return next((value for value in found if type(value) is int and value > 0), None)
-
-
 def _trainable(spec: ModelSpec | None, weight_bytes: int | None) -> int | None:
     return (
         sizes.trainable_memory(spec, weight_bytes) if spec is not None and weight_bytes is not None else None
@@ -224,22 +184,11 @@ def _trainable(spec: ModelSpec | None, weight_bytes: int | None) -> int | None:
 def _fit(memory_gb: int, facts: _Facts) -> Fit:
     usable = usable_bytes(memory_gb)
     longest = facts.max_context or 0
-    contexts = {key: _longest_context(need, usable, longest) for key, need in facts.needed.items()}
+    contexts = {key: longest_context(need, usable, longest) for key, need in facts.needed.items()}
     qlora = None
     if facts.spec is not None:
-        packing = PRECISIONS["4"]
-        formats = {tensor.name: packing for tensor in facts.spec.tensors() if tensor.quantizable}
-        qlora = sizes.trainable_memory(facts.spec, sizes.weight_bytes(facts.spec, formats)) <= usable
+        qlora = sizes.trainable_memory(facts.spec, bytes_by_precision(facts.spec)["4"]) <= usable
     return Fit(memory_gb, usable, contexts, qlora)
-
-
-def _longest_context(need: Needed, usable: int, longest: int) -> int:
-    """The most tokens, up to ``longest``, whose bytes are within ``usable``: by bisection, since bytes only grow."""
-    low, high = 0, longest
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if need(middle) <= usable else (low, middle - 1)
-    return low if low >= min(LEAST_CONTEXT, longest) else 0
 
 
 @dataclass(frozen=True)

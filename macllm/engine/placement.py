@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from macllm import sizes
 from macllm.backend import Backend, check_fits
+from macllm.fit import CONTEXT_AT_LOAD
 from macllm.nn.stored import DTYPES
 from macllm.spec import ModelSpec
 from macllm.weights.checkpoint import Checkpoint
@@ -11,7 +12,6 @@ from macllm.weights.names import Naming
 from macllm.weights.parameters import CPU_DENSE_ROWS, Placement
 
 EXPAND_SHARE = 0.5  # of the memory limit that expanded weights may take on CPU
-CONTEXT_AT_LOAD = 4096  # tokens of KV cache that must fit beside the weights
 
 
 @dataclass(frozen=True)

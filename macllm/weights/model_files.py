@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from macllm import fit
 from macllm.errors import ConfigError, SourceError, TokenizerError
 from macllm.families import is_native, spec_from_config
 from macllm.quantization import Quantization, QuantizationPlan
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from macllm.tokenizer.base import Tokenizer
     from macllm.weights.checkpoint import Checkpoint
     from macllm.weights.gguf_file import GGUFFile
-
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,12 @@ class ModelFiles:
     @property
     def text_config(self) -> Mapping[str, Any]:
         """The config with the keys of its language model, which a multimodal one keeps in a part of their own."""
-        nested = self.config.get("text_config")
-        return {**self.config, **nested} if isinstance(nested, Mapping) else self.config
+        return fit.text_config(self.config)
 
     @property
     def stated_context(self) -> int | None:
         """Tokens of context by the config of whatever architecture; None where it does not say."""
-        found = (self.text_config.get(key) for key in _CONTEXT_KEYS)
-        return next((value for value in found if type(value) is int and value > 0), None)
+        return fit.stated_context(self.config)
 
     @property
     def half_type(self) -> str | None:
