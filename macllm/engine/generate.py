@@ -25,6 +25,7 @@ from macllm.engine.session import Session
 from macllm.engine.text import TextOut
 from macllm.errors import ContextError, InputError, MemoryLimitError
 from macllm.nn.stored import DTYPES
+from macllm.tokenizer.reasoning import Reasoning
 from macllm.units import size
 
 _OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  # what MLX's errors say
@@ -61,6 +62,8 @@ class Options:
     cancel: Cancel | None = None
     logits: Callable[[mx.array], None] | None = None  # takes logits (n, V) of the prompt, in order
     all_logits: bool = False  # of every prompt position, not only the last
+    reasoning: Reasoning | None = None  # takes thoughts apart from the text; None: all is text
+    submitted: float | None = None  # time.perf_counter() when the request was received; None: now
 
 
 def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: Options) -> Iterator[Event]:
