@@ -26,12 +26,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=positive, default=3, metavar="N", help="runs; medians are shown (3)"
     )
+    parser.add_argument(
+        "--tui", action="store_true", help="measure instead what the app's screen costs: with it and without"
+    )
     add_dtype(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Loads the model, measures it, shows the medians."""
+    return _screen(args) if args.tui else _model(args)
+
+
+def _screen(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from macllm.cli.download import DownloadDisplay
+    from macllm.hub.pull import find
+    from macllm_tui.bench import measure
+    from macllm_tui.model_refs import resolve
+
+    with DownloadDisplay(args.model) as display:
+        find(args.model, display)
+    ref = replace(resolve(args.model), dtype=args.dtype)
+    cost = measure(ref, tokens=args.decode_tokens, rounds=args.repeats)
+    if args.json:
+        print_json({"model": ref.name, **cost.as_dict()})
+        return 0
+    rows = [
+        ("engine alone", f"{cost.engine_tps:.1f} tok/s"),
+        ("with the app", f"{cost.app_tps:.1f} tok/s"),
+        ("ratio", f"{cost.ratio:.3f}"),
+        ("event loop late, median", f"{cost.loop_lag_ms_p50:.1f} ms"),
+        ("event loop late, 99th percentile", f"{cost.loop_lag_ms_p99:.1f} ms"),
+    ]
+    print_table(("", ref.name), rows, right=[1])
+    return 0
+
+
+def _model(args: argparse.Namespace) -> int:
     from macllm.cli.loading import load
     from macllm.engine.benchmark import Benchmark, measure, summarize
 

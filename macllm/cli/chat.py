@@ -1,13 +1,21 @@
-"""``macllm chat``: talks with a model. On a terminal a prompt with history; piped, a reply for each line."""
+"""``macllm chat``: opens the app on a terminal; plain, a line-edited chat; piped, a reply for each line."""
 
 import argparse
+import os
+import re
 import sys
 from pathlib import Path
 
-from macllm.cli.options import add_dtype, add_sampling, limits_from, sampling_from
+from macllm.cli.options import add_dtype, add_sampling, limits_from, overrides_from, sampling_from
 from macllm.cli.output import tell
+from macllm.errors import OptionError
 
-HELP = "Talk with a model. Piped, each line of stdin is a message and each reply goes to stdout."
+HELP = (
+    "Talk with a model: in the app on a terminal, line by line with --plain. Piped, each line of stdin is a "
+    "message and each reply goes to stdout."
+)
+DEFAULT_SIZE = "120x40"
+_LEAST, _MOST = (20, 10), (500, 300)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +24,56 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="default: the last used, else the starter, fetched when missing",
+        help="default: the last used; plain or piped, else the starter, fetched when missing",
     )
     parser.add_argument("--system", metavar="TEXT", help="what the model is told to be")
-    parser.add_argument("--plain", action="store_true", help="no colour and no figures: text only")
+    parser.add_argument("--plain", action="store_true", help="no screen, colour or figures: line by line")
     add_dtype(parser)
     add_sampling(parser)
+    group = parser.add_argument_group("recordings (for demos, pictures and bug reports)")
+    group.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="keep what the engine is asked and says in a new file",
+    )
+    group.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="run the app on a recording, and print its last screen",
+    )
+    group.add_argument(
+        "--size", type=_size, metavar="WxH", help=f"with --replay: columns and rows ({DEFAULT_SIZE})"
+    )
+    group.add_argument(
+        "--screenshot", type=Path, metavar="OUT.svg", help="with --replay: write the screen as a picture"
+    )
+    group.add_argument("--theme", metavar="NAME", help="colours of the app, this time")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Loads the model and talks until the input ends."""
+    """Talks until the user leaves or the input ends."""
+    if args.replay is not None:
+        return _replay(args)
+    _refuse_without_replay(args)
+    if sys.stdin.isatty() and sys.stdout.isatty() and not args.plain and os.environ.get("TERM") != "dumb":
+        return _app(args)
+    if args.record is not None or args.theme is not None:
+        option = "--record" if args.record is not None else "--theme"
+        raise OptionError(f"{option} goes with the app, on a terminal and without --plain")
+    return _lines(args)
+
+
+def _app(args: argparse.Namespace) -> int:
+    from macllm_tui.app import Start
+    from macllm_tui.entry import run as run_app
+
+    start = Start(args.model, args.system or "", overrides_from(args), args.dtype, theme=args.theme)
+    return run_app(start, record=args.record)
+
+
+def _lines(args: argparse.Namespace) -> int:
     from macllm.cli.loading import load
     from macllm.cli.talk import Talk, talk_on_terminal, talk_through_pipe
     from macllm.hub import store
@@ -43,6 +91,31 @@ def run(args: argparse.Namespace) -> int:
     watched = sys.stdin.isatty()
     talk = Talk(llm, args.system, sampling_from(args, llm.sampling), limits_from(args, watched=watched))
     return talk_on_terminal(talk, plain=args.plain) if watched else talk_through_pipe(talk)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from macllm_tui.replay import replay
+
+    shown = replay(args.replay, args.size or _size(DEFAULT_SIZE), args.screenshot, args.theme)
+    if args.screenshot is None:
+        sys.stdout.write(shown)
+    return 0
+
+
+def _refuse_without_replay(args: argparse.Namespace) -> None:
+    for option in ("size", "screenshot"):
+        if getattr(args, option) is not None:
+            raise OptionError(f"--{option} goes with --replay FILE.jsonl")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    size = (int(match[1]), int(match[2])) if match is not None else (0, 0)
+    if not (_LEAST[0] <= size[0] <= _MOST[0] and _LEAST[1] <= size[1] <= _MOST[1]):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a size of the form 120x40, from {_LEAST[0]}x{_LEAST[1]} to {_MOST[0]}x{_MOST[1]}"
+        )
+    return size
 
 
 def _lasting(name: str) -> str:

@@ -1,0 +1,325 @@
+"""The Textual app: what outlives a screen. Engine, store, settings, model in use, replies and downloads under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from textual.app import App
+from textual.screen import Screen
+
+from macllm.chats.async_store import AsyncStore
+from macllm.engine.client import Engine, Stream
+from macllm.engine.events import Failed, Ready
+from macllm.engine.protocol import Load, ModelRef
+from macllm.errors import MacllmError
+from macllm_tui.conversation import Conversation
+from macllm_tui.home import Home, UserHome
+from macllm_tui.reply import Reply
+from macllm_tui.screens.chat import ChatScreen
+from macllm_tui.bindings import keymap
+from macllm_tui.settings import Settings
+from macllm_tui.themes import NAMES, app_arguments, install
+from macllm_tui.widgets.banner import Banner
+
+if TYPE_CHECKING:
+    from macllm_tui.downloads import Downloads
+    from macllm_tui.training import TrainingRun
+
+T = TypeVar("T")
+LEAVE_WITHIN_S = 3.0
+WATCH_EVERY_S = 1.0  # how soon a death of the idle engine shows
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the app begins: by the command line."""
+
+    model: str | None = None  # None: the one used last
+    system: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str | None = None
+    theme: str | None = None  # for this time
+
+
+class MacllmApp(App[None]):
+    """The app. It starts ``engine`` and opens the store at ``chats`` (None: the user's own) after its first screen."""
+
+    TITLE = "macllm"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    INLINE_PADDING = 0
+    BINDINGS: ClassVar[list[Any]] = []
+    CSS = "Screen { background: $background; color: $text; }"
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        start: Start | None = None,
+        *,
+        chats: Path | None = None,
+        home: Home | None = None,
+        clock: Callable[[], datetime] = datetime.now,
+        notices: Sequence[str] = (),
+    ) -> None:
+        super().__init__(**app_arguments())
+        self._notices = notices
+        self.begun = (
+            asyncio.Event()
+        )  # engine, store and first model are there, or it is known that they are not
+        self.home = home or UserHome()
+        self.engine = engine
+        self._chats = chats
+        self._store: AsyncStore | None = None
+        self.opened = asyncio.Event()  # the store is open, or it is known that it cannot be
+        self.settings = settings
+        self.clock = clock
+        self.loading: Stream | None = None
+        self.training: TrainingRun | None = None
+        self._downloads: Downloads | None = None
+        self._start = start or Start()
+        self.conversation = Conversation(engine, lambda: self.store)
+        self.conversation.system = self._start.system
+        self.conversation.settings = dict(self._start.sampling)
+        self.chat_screen = ChatScreen(self.conversation)
+
+    def get_default_screen(self) -> Screen[Any]:
+        return self.chat_screen
+
+    async def on_mount(self) -> None:
+        install(self, self._start.theme or self.settings.theme)
+        keys = keymap(self.settings.keys)
+        self.set_keymap(keys.overrides)
+        for problem in (*self._notices, *keys.problems):
+            self.notify(problem, severity="warning", markup=False)
+        self.run_worker(self._begin(), group="start")
+
+    async def _begin(self) -> None:
+        """Everything that the prompt need not wait for: engine, store, model."""
+        try:
+            await self._open_store()
+            await self.engine.start()
+            if self.engine.machine is not None:
+                self.chat_screen.feed(self.engine.machine)
+            self.set_interval(WATCH_EVERY_S, self._watch)
+            await self._first_model()
+        except MacllmError as error:
+            self._trouble(str(error))
+        finally:
+            self.begun.set()
+
+    @property
+    def store(self) -> AsyncStore:
+        """The chats. Raises MacllmError where they could not be opened."""
+        if self._store is None:
+            raise MacllmError(
+                "the chats could not be opened, so nothing can be said; see the notice above the prompt"
+            )
+        return self._store
+
+    async def _open_store(self) -> None:
+        try:
+            self._store = await AsyncStore.open(self._chats)
+        finally:
+            self.opened.set()
+        if self._store.set_aside is not None:
+            aside = self._store.set_aside.name
+            self._trouble(f"The chats' database was damaged. It is kept as {aside}, and a new one was begun.")
+        await self.chat_screen.refresh_chats()
+
+    async def _first_model(self) -> None:
+        """The model asked for, else the one used last, else what the welcome screen comes to."""
+        ref = await asyncio.to_thread(self.home.first_model, self._start.model, self._start.dtype)
+        if ref is None:
+            from macllm_tui.screens.welcome import WelcomeScreen
+
+            ref = await self.push_screen_wait(WelcomeScreen(self.engine, self.downloads))
+        if ref is not None:
+            await self.use_model(ref)
+
+    # -- models ------------------------------------------------------------------------------------------
+
+    @property
+    def downloads(self) -> Downloads:
+        """The downloads under way; they go on while other screens are shown."""
+        if self._downloads is None:
+            from macllm_tui.downloads import Downloads
+
+            self._downloads = Downloads()
+        return self._downloads
+
+    async def choose_model(self) -> None:
+        """Opens the models screen, and uses what is chosen there."""
+        ref = await self.pick_model()
+        if ref is not None:
+            await self.use_model(ref)
+
+    async def pick_model(self) -> ModelRef | None:
+        """What is chosen on the models screen."""
+        from macllm_tui.screens.models import ModelsScreen
+
+        current = self.conversation.model.name if self.conversation.model is not None else ""
+        return await self.push_screen_wait(ModelsScreen(self.engine, self.downloads, current=current))
+
+    async def use_model(self, ref: ModelRef) -> None:
+        """Makes it the conversation's model and loads it; esc stops the load."""
+        self.conversation.model = ref
+        if self.conversation.chat is not None:
+            await self.conversation.change(model=ref.name)
+        self.chat_screen.refresh_header()
+        self.change_settings(self.settings.used(ref.name))
+        await asyncio.to_thread(self.home.used, ref.name)
+        await self.load(ref)
+
+    async def load(self, ref: ModelRef) -> None:
+        """Has the engine load it, while the figures show how far it is."""
+        self.loading = self.engine.submit(Load(ref))
+        try:
+            async for batch in self.loading:
+                for event in batch:
+                    self.chat_screen.feed(event)
+                    if isinstance(event, Failed):
+                        self._failed(event)
+                    elif isinstance(event, Ready):
+                        self.chat_screen.count_soon()
+        finally:
+            self.loading = None
+
+    async def use_model_of(self, conversation: Conversation) -> None:
+        """A stored chat goes on with its own model, where that is still here. It is loaded when something is said."""
+        name = conversation.chat.model if conversation.chat is not None else ""
+        if not name or (conversation.model is not None and conversation.model.name == name):
+            return
+        try:
+            conversation.model = await asyncio.to_thread(self.home.resolve, name)
+        except MacllmError:
+            if conversation.model is not None:
+                self.chat_screen.tell(
+                    f"{name} is not here any more; this chat goes on with {conversation.model.name}"
+                )
+
+    # -- replies -----------------------------------------------------------------------------------------
+
+    def follow(self, reply: Reply) -> None:
+        """Runs a reply to its end, whatever is on the screen then."""
+        self.run_worker(self._follow(reply), group="replies")
+
+    async def _follow(self, reply: Reply) -> None:
+        await reply.run()
+        await self.chat_screen.ended(reply)
+        if reply.failure is not None:
+            self._failed(reply.failure, reply)
+        elif self._context_is_full(reply):
+            await self._ask_about_context(reply, "The context is full: the reply ended in the middle.")
+
+    def _context_is_full(self, reply: Reply) -> bool:
+        metrics = reply.message.metrics
+        full = metrics is not None and 0 < metrics.max_context <= metrics.context_tokens
+        return full and reply.message.state == "length"
+
+    def _failed(self, event: Failed, reply: Reply | None = None) -> None:
+        if event.kind == "EngineDied":
+            kept = " What came of the reply is kept." if reply is not None else ""
+            self._banner().show(
+                f"{event.message}{kept}", severity="error", key="restart", acts="starts it again"
+            )
+        elif event.kind == "ContextError" and reply is not None:
+            self.run_worker(self._ask_about_context(reply, event.message))
+        else:
+            self._trouble(event.message)
+
+    async def _ask_about_context(self, reply: Reply, sentence: str) -> None:
+        """The context is full: does what the chat says, or asks."""
+        from macllm_tui.drawers.choices import ContextChoice
+        from macllm_tui.overflow import make_room
+
+        chat = self.conversation.chat
+        if chat is None or chat.id != reply.message.chat:
+            return
+        choice: str | None = chat.overflow
+        if choice == "ask":
+            choice = await self.push_screen_wait(ContextChoice(sentence))
+        if choice is not None:
+            await make_room(self.chat_screen, reply, choice)
+
+    # -- the engine --------------------------------------------------------------------------------------
+
+    async def restart_engine(self) -> None:
+        """Starts the engine's process again, and the model with it."""
+        if self.engine.alive:
+            self.chat_screen.tell("the engine is running")
+            return
+        await self.engine.start()
+        self._banner().hide()
+        if self.conversation.model is not None:
+            await self.load(self.conversation.model)
+
+    def _watch(self) -> None:
+        """Says that the engine died where nobody was waiting for it."""
+        if not self.engine.alive and not self._banner().display:
+            self._failed(Failed("The engine stopped.", 1, "EngineDied"))
+
+    # -- screens -----------------------------------------------------------------------------------------
+
+    async def open_compare(self, prompt: str) -> None:
+        """One prompt, two models or settings."""
+        from macllm_tui.screens.compare import CompareScreen, Side
+
+        model = self.chat_screen.require_model()
+        side = Side(model, self.conversation.settings)
+        await self.push_screen_wait(CompareScreen(self.engine, side, side, self.conversation.system, prompt))
+
+    async def open_finetune(self) -> None:
+        """Teaches the model in use; a run under way is shown again."""
+        from macllm_tui.screens.finetune import FineTuneScreen
+
+        await self.push_screen(FineTuneScreen(self.engine, self.chat_screen.require_model()))
+
+    # -- small things ------------------------------------------------------------------------------------
+
+    def change_settings(self, settings: Settings) -> None:
+        """Takes and keeps new settings."""
+        self.settings = settings
+        try:
+            self.home.save(settings)
+        except MacllmError as error:
+            self.notify(str(error), severity="warning", markup=False)
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs what may take a while beside the event loop."""
+        return await asyncio.to_thread(function, *arguments)
+
+    def preset_name(self, system: str) -> str:
+        """What the header calls a system prompt."""
+        return "" if not system else "system prompt"
+
+    def theme_names(self) -> list[str]:
+        """The themes to choose from."""
+        return list(NAMES)
+
+    async def leave(self) -> None:
+        """Stops what is under way, keeps it, and ends the app."""
+        for reply in list(self.conversation.replies.values()):
+            reply.stop()
+        if self.conversation.replies:
+            await self._replies_ended()
+        await self.engine.close()
+        if self._store is not None:
+            await self._store.close()
+        self.exit()
+
+    async def _replies_ended(self) -> None:
+        workers = [worker for worker in self.workers if worker.group == "replies"]
+        async with asyncio.timeout(LEAVE_WITHIN_S):
+            await self.workers.wait_for_complete(workers)
+
+    def _banner(self) -> Banner:
+        return self.chat_screen.query_one(Banner)
+
+    def _trouble(self, sentence: str) -> None:
+        self._banner().show(sentence, severity="error")

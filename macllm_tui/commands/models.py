@@ -1,0 +1,44 @@
+"""Actions that leave the conversation: models, comparison, training, measuring, and the engine's restart."""
+
+from macllm_tui.screens.chat import ChatScreen
+
+
+async def model(screen: ChatScreen, argument: str) -> None:
+    """Chooses a model, by name or on the models screen."""
+    if argument:
+        await screen.app.use_model(await screen.app.in_thread(screen.app.home.resolve, argument))
+    else:
+        await screen.app.choose_model()
+
+
+async def explain(screen: ChatScreen, argument: str) -> None:
+    """Shows what a model is."""
+    from macllm_tui.screens.explain import ExplainScreen
+
+    name = argument or (
+        screen.conversation.model.name if screen.conversation.model is not None else "starter"
+    )
+    await screen.app.push_screen(ExplainScreen(name))
+
+
+async def bench(screen: ChatScreen, argument: str) -> None:
+    """Measures the model in use."""
+    from macllm_tui.screens.explain import CommandScreen
+
+    name = screen.require_model().path
+    await screen.app.push_screen(CommandScreen(f"bench {screen.require_model().name}", ["bench", name]))
+
+
+async def compare(screen: ChatScreen, argument: str) -> None:
+    """One prompt, two models or settings."""
+    await screen.app.open_compare(argument or screen.prompt.text)
+
+
+async def finetune(screen: ChatScreen, argument: str) -> None:
+    """Teaches the model from a file."""
+    await screen.app.open_finetune()
+
+
+async def restart(screen: ChatScreen, argument: str) -> None:
+    """Starts the engine again and loads the model."""
+    await screen.app.restart_engine()

@@ -1,0 +1,112 @@
+"""Actions on what is shown: drawers, panels, help, and stopping."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from macllm.errors import InputError
+from macllm_tui.screens.chat import ChatScreen
+from macllm_tui.widgets.banner import Banner
+
+
+async def stop(screen: ChatScreen, argument: str) -> None:
+    """Stops the reply; with none under way, leaves an edit, a chosen message or a notice."""
+    reply = screen.conversation.reply
+    if screen.app.loading is not None and reply is None:
+        screen.app.loading.cancel()
+    elif reply is not None:
+        reply.stop()
+    elif screen.transcript.chosen is not None:
+        screen.transcript.unchoose()
+    elif screen.editing is not None or screen.resuming is not None:
+        screen.end_edit()
+    else:
+        screen.query_one(Banner).hide()
+    screen.prompt.focus()
+
+
+async def prompt_history(screen: ChatScreen, argument: str) -> None:
+    """Finds an earlier prompt and puts it into the prompt."""
+    from macllm_tui.drawers.history import PromptHistory
+
+    text = await screen.app.push_screen_wait(PromptHistory(screen.app.store))
+    if text is not None:
+        screen.prompt.text = text
+        screen.prompt.move_cursor(screen.prompt.document.end)
+
+
+async def editor(screen: ChatScreen, argument: str) -> None:
+    """Writes the prompt in the user's editor."""
+    await screen.prompt.edit_in_editor()
+
+
+async def attach(screen: ChatScreen, argument: str) -> None:
+    """Puts a text file into the prompt."""
+    if not argument:
+        raise InputError("name the file: /attach FILE")
+    await screen.prompt.insert_file(Path(argument).expanduser())
+
+
+async def find(screen: ChatScreen, argument: str) -> None:
+    """Opens the search in this chat."""
+    screen.open_find(argument)
+
+
+async def palette(screen: ChatScreen, argument: str) -> None:
+    screen.app.action_command_palette()
+
+
+async def thinking(screen: ChatScreen, argument: str) -> None:
+    screen.transcript.toggle_thinking()
+
+
+async def sidebar(screen: ChatScreen, argument: str) -> None:
+    screen.toggle_sidebar()
+
+
+async def metrics(screen: ChatScreen, argument: str) -> None:
+    """Shows or hides the panel, and remembers it."""
+    screen.app.change_settings(replace(screen.app.settings, metrics=not screen.app.settings.metrics))
+    screen.arrange()
+
+
+async def help_(screen: ChatScreen, argument: str) -> None:
+    from macllm_tui.screens.help import HelpScreen
+
+    await screen.app.push_screen(HelpScreen(screen.app.settings.keys))
+
+
+async def theme(screen: ChatScreen, argument: str) -> None:
+    """Changes the colours, and remembers them."""
+    names = screen.app.theme_names()
+    if not argument:
+        from macllm_tui.drawers.choices import Choose
+
+        chosen = await screen.app.push_screen_wait(Choose("Colours", dict(zip(names, names, strict=True))))
+        if chosen is None:
+            return
+        argument = chosen
+    if argument not in names:
+        raise InputError(f"no theme '{argument}' (there are {', '.join(names)})")
+    screen.app.theme = argument
+    screen.app.change_settings(replace(screen.app.settings, theme=argument))
+
+
+async def quit_(screen: ChatScreen, argument: str) -> None:
+    await screen.app.leave()
+
+
+async def previous_message(screen: ChatScreen, argument: str) -> None:
+    _choose(screen, -1)
+
+
+async def next_message(screen: ChatScreen, argument: str) -> None:
+    _choose(screen, 1)
+
+
+def _choose(screen: ChatScreen, step: int) -> None:
+    """The chosen message takes the keys, until none is chosen."""
+    screen.transcript.choose(step)
+    if screen.transcript.chosen is not None:
+        screen.transcript.focus()
+    else:
+        screen.prompt.focus()

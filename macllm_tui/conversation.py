@@ -1,0 +1,199 @@
+"""The open conversation: what is said, edited and branched goes to the store, what is asked goes to the engine."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from macllm.chats.async_store import AsyncStore
+from macllm.chats.records import Chat, StoredMessage
+from macllm.engine.client import Engine, Stream
+from macllm.engine.protocol import Count, Generate, ModelRef
+from macllm.engine.request import Limits
+from macllm.errors import InputError
+from macllm.tokenizer.messages import Message
+from macllm_tui.prompting import SUMMARISE, messages_of, split_settings
+from macllm_tui.reply import Reply
+from macllm_tui.widgets.transcript import Entry
+
+_SEEDS = 2**32
+_SUMMARY_TOKENS = 400
+
+
+class Conversation:
+    """One chat on the screen. It enters the store with its first message."""
+
+    def __init__(self, engine: Engine, store: Callable[[], AsyncStore]) -> None:
+        self._engine = engine
+        self._open_store = store  # it is opened while the screen is already there
+        self.model: ModelRef | None = None
+        self.system = ""
+        self.settings: Mapping[str, Any] = {}
+        self.chat: Chat | None = None
+        self.entries: list[Entry] = []
+        self.replies: dict[str, Reply] = {}  # under way, by chat: they go on while another chat is looked at
+
+    @property
+    def _store(self) -> AsyncStore:
+        return self._open_store()
+
+    @property
+    def branch(self) -> list[StoredMessage]:
+        """The messages shown, from the first to the last."""
+        return [entry.message for entry in self.entries]
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply being written in this chat."""
+        return self.replies.get(self.chat.id) if self.chat is not None else None
+
+    def clear(self) -> None:
+        """A new, empty chat with the same model, system prompt and settings."""
+        self.chat, self.entries = None, []
+
+    async def open(self, chat: str, message: str | None = None) -> None:
+        """Shows a stored chat, on the branch of ``message`` where that is given. Raises InputError."""
+        opened = await (self._store.select(message) if message is not None else self._store.chat(chat))
+        self.system, self.settings = opened.system, opened.sampling
+        await self._reload(opened)
+
+    async def say(self, text: str, parent: str | None = None, *, branch: bool = False) -> Reply:
+        """Adds a user's message and has it answered: at the end, or with ``branch`` after ``parent``."""
+        model = self._require_model()
+        if self.chat is None:
+            self.chat = await self._store.create(
+                model=model.name, system=self.system, sampling=dict(self.settings)
+            )
+        if not branch:
+            parent = self.entries[-1].message.id if self.entries else None
+        asked = await self._store.add(self.chat.id, "user", text, parent=parent)
+        return await self.answer(asked.id)
+
+    async def answer(self, asked: str | None) -> Reply:
+        """Has the message ``asked`` answered, in a new reply beside those that are there."""
+        model, chat = self._require_model(), self._require_chat()
+        used = self._used_settings()
+        message = await self._store.add(
+            chat.id, "assistant", "", parent=asked, model=model.name, sampling=used, state="partial"
+        )
+        await self._reload(await self._store.chat(chat.id))
+        return self._start(message, self.branch[:-1], used)
+
+    async def resume(self, reply: str, text: str) -> Reply:
+        """Continues a reply from ``text``, which may be an edited start of it, as a reply beside it."""
+        model, chat = self._require_model(), self._require_chat()
+        old = await self._store.message(reply)
+        used = self._used_settings()
+        message = await self._store.add(
+            chat.id,
+            "assistant",
+            text,
+            parent=old.parent,
+            thought=old.thought,
+            thought_s=old.thought_s,
+            model=model.name,
+            sampling=used,
+            state="partial",
+        )
+        await self._reload(await self._store.chat(chat.id))
+        return self._start(message, self.branch, used, continue_final=bool(text))
+
+    async def retry(self, message: StoredMessage) -> Reply:
+        """Has a reply that failed before its first word written again, in its place."""
+        used = self._used_settings()
+        fresh = replace(message, state="partial", error="", sampling=used)
+        await self._store.save(fresh)
+        await self._reload(await self._store.chat(message.chat))
+        place = next(index for index, one in enumerate(self.branch) if one.id == message.id)
+        return self._start(fresh, self.branch[:place], used)
+
+    async def finished(self, reply: Reply) -> None:
+        """To be called when a reply has run: the chat's own view of it is refreshed."""
+        self.replies.pop(reply.message.chat, None)
+        if self.chat is not None and self.chat.id == reply.message.chat:
+            await self._reload(await self._store.chat(self.chat.id))
+
+    async def step_sibling(self, message: str, step: int) -> None:
+        """Shows the branch before or after this one, as far as there is one."""
+        siblings = await self._store.siblings(message)
+        place = min(max(siblings.index(message) + step, 0), len(siblings) - 1)
+        await self._reload(await self._store.select(siblings[place]))
+
+    async def fork(self, message: str) -> None:
+        """Opens a new chat that starts with everything up to ``message``."""
+        await self._reload(await self._store.fork(message))
+
+    async def change(self, **fields: Any) -> None:
+        """Changes the chat's own fields: ``system``, ``sampling``, ``overflow``, ``title``, ``model``."""
+        self.system = fields.get("system", self.system)
+        self.settings = fields.get("sampling", self.settings)
+        if self.chat is not None:
+            self.chat = await self._store.update(self.chat.id, **fields)
+
+    def count(self, draft: str) -> Stream | None:
+        """Asks how many tokens the draft has, and the prompt with it. None without a model."""
+        if self.model is None:
+            return None
+        return self._engine.submit(Count(self.model, self._messages(self.branch), draft))
+
+    def summarise(self) -> tuple[Stream, str] | None:
+        """Asks for a summary of all but the last two turns: the stream, and the last message it covers."""
+        branch = self.branch
+        turns = [place for place, one in enumerate(branch) if one.role == "user"]
+        if len(turns) < 3 or turns[-2] == 0:
+            return None
+        covered = branch[: turns[-2]]
+        messages = (*messages_of(self._require_chat(), covered), Message.of("user", SUMMARISE))
+        limits = Limits(max_tokens=_SUMMARY_TOKENS)
+        request = Generate(
+            self._require_model(), messages, settings={"temperature": 0.0}, limits=limits, overflow="drop"
+        )
+        return self._engine.submit(request), covered[-1].id
+
+    def _start(
+        self,
+        message: StoredMessage,
+        before: Sequence[StoredMessage],
+        used: Mapping[str, Any],
+        *,
+        continue_final: bool = False,
+    ) -> Reply:
+        chat = self._require_chat()
+        settings, limits = split_settings(used)
+        request = Generate(
+            self._require_model(),
+            self._messages(before),
+            session=chat.id,
+            settings=settings,
+            limits=limits,
+            continue_final=continue_final,
+            overflow="drop" if chat.overflow == "drop" else "fail",
+        )
+        reply = Reply(self._store, replace(message, seed=used.get("seed")), self._engine.submit(request))
+        self.replies[chat.id] = reply
+        return reply
+
+    def _messages(self, branch: Sequence[StoredMessage]) -> tuple[Message, ...]:
+        chat = self.chat or Chat(id="", system=self.system)
+        return messages_of(chat, branch)
+
+    def _used_settings(self) -> dict[str, Any]:
+        """The chat's settings with a seed drawn here, so that a reply can be had again."""
+        used = dict(self.settings)
+        if used.get("seed") is None:
+            used["seed"] = random.randrange(_SEEDS)
+        return used
+
+    async def _reload(self, chat: Chat) -> None:
+        self.chat = chat
+        self.entries = [Entry(*place) for place in await self._store.places(chat.id)]
+
+    def _require_model(self) -> ModelRef:
+        if self.model is None:
+            raise InputError("no model is chosen; choose one with ctrl+l")
+        return self.model
+
+    def _require_chat(self) -> Chat:
+        if self.chat is None:
+            raise InputError("this chat is empty; say something first")
+        return self.chat

@@ -1,0 +1,370 @@
+"""The chat screen: the conversation, its prompt, the list of chats, and the metrics as they move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import events, on, work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import TextArea
+
+from macllm.engine.events import Counted, Failed, Ready
+from macllm.engine.protocol import ModelRef
+from macllm.errors import InputError, MacllmError
+from macllm_tui.actions import Place
+from macllm_tui.bindings import bindings
+from macllm_tui.conversation import Conversation
+from macllm_tui.reply import Reply, Update
+from macllm_tui.widgets.banner import Banner
+from macllm_tui.widgets.find_bar import FindBar
+from macllm_tui.widgets.footer import Footer
+from macllm_tui.widgets.header import Header
+from macllm_tui.widgets.metrics import MetricsPanel
+from macllm_tui.widgets.prompt import PromptArea, PromptCount
+from macllm_tui.widgets.sidebar import ChatList
+from macllm_tui.widgets.status import StatusLine
+from macllm_tui.widgets.transcript import Transcript
+
+if TYPE_CHECKING:
+    from macllm_tui.app import MacllmApp
+
+SIDEBAR_FROM, PANEL_FROM = 80, 100  # columns
+COUNT_AFTER_S = 0.15  # of quiet at the keyboard
+CHATS_SHOWN = 200
+
+
+def _keys(place: Place) -> list[Binding]:
+    """The bindings of a place, each doing its action on the screen."""
+    return [
+        # the prompt must not take them; but esc is its own while it completes a command
+        replace(binding, action=f"screen.do('{binding.id}')", priority=binding.id != "stop")
+        for binding in bindings(place)
+    ]
+
+
+class ChatTranscript(Transcript):
+    """The transcript with the keys that act on the chosen message."""
+
+    BINDINGS: ClassVar[list[Any]] = _keys("message")
+
+
+class ChatScreen(Screen[None]):
+    """Shows one conversation. What a key or a slash command does is in ``macllm_tui.commands``."""
+
+    BINDINGS: ClassVar[list[Any]] = _keys("chat")
+    AUTO_FOCUS = "PromptArea"
+    DEFAULT_CSS = """
+    ChatScreen {
+        #body { height: 1fr; }
+        #talk { width: 1fr; height: 1fr; }
+        #prompt-row { height: auto; max-height: 10; border-top: solid $panel; }
+    }
+    """
+
+    app: MacllmApp  # type: ignore[assignment]  # a screen of this app only
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__()
+        self.conversation = conversation
+        self.ready: Ready | None = None
+        self.editing: str | None = None  # the message whose new version is being typed
+        self.resuming: str | None = None  # the reply whose new start is being typed
+        self._drafts: dict[str, str] = {}
+        self._sidebar: bool | None = None  # None: by the width
+        self._counting: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Header()
+        with Horizontal(id="body"):
+            yield ChatList()
+            with Vertical(id="talk"):
+                yield ChatTranscript()
+                yield Banner()
+                yield FindBar()
+                with Horizontal(id="prompt-row"):
+                    yield PromptArea()
+                    yield PromptCount()
+            yield MetricsPanel()
+        yield StatusLine()
+        yield Footer()
+
+    @property
+    def transcript(self) -> ChatTranscript:
+        return self.query_one(ChatTranscript)
+
+    @property
+    def prompt(self) -> PromptArea:
+        return self.query_one(PromptArea)
+
+    # -- what is shown -----------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        self.arrange()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Shows the sidebar, the panel or the one status line, as the width and the user want it."""
+        width, metrics = self.app.size.width, self.app.settings.metrics
+        by_width = self.app.settings.sidebar and width >= SIDEBAR_FROM
+        self.query_one(ChatList).display = by_width if self._sidebar is None else self._sidebar
+        self.query_one(MetricsPanel).display = metrics and width >= PANEL_FROM
+        self.query_one(StatusLine).display = metrics and width < PANEL_FROM
+
+    def toggle_sidebar(self) -> None:
+        """Shows or hides the list of chats."""
+        self._sidebar = not self.query_one(ChatList).display
+        self.arrange()
+
+    async def show_chat(self) -> None:
+        """Shows the open conversation from its store, with the reply that is under way in it."""
+        reply = self.conversation.reply
+        entries = self.conversation.entries
+        if reply is None:
+            await self.transcript.show(entries)
+        else:
+            await self.transcript.show(entries[:-1])
+            await self._begin(reply)
+        self.editing = self.resuming = None
+        self.refresh_header()
+        await self.refresh_chats()
+        self.count_soon()
+
+    async def open_chat(self, chat: str, message: str | None = None) -> None:
+        """Opens a stored chat, with its own draft, model and settings."""
+        self._keep_draft()
+        self._detach()
+        await self.conversation.open(chat, message)
+        await self.app.use_model_of(self.conversation)
+        await self.show_chat()
+        self.prompt.text = self._drafts.get(chat, "")
+        self.prompt.focus()
+
+    async def new_chat(self) -> None:
+        """An empty chat."""
+        self._keep_draft()
+        self._detach()
+        self.conversation.clear()
+        await self.show_chat()
+        self.prompt.text = ""
+        self.prompt.focus()
+
+    def _keep_draft(self) -> None:
+        if self.conversation.chat is not None:
+            self._drafts[self.conversation.chat.id] = self.prompt.text
+
+    def _detach(self) -> None:
+        """A reply under way goes on, without being shown."""
+        if self.conversation.reply is not None:
+            self.conversation.reply.listener = None
+
+    async def refresh_chats(self) -> None:
+        """Fills the sidebar."""
+        chats = await self.app.store.chats(CHATS_SHOWN)
+        current = self.conversation.chat.id if self.conversation.chat is not None else None
+        writing = frozenset(self.conversation.replies)
+        self.query_one(ChatList).show(chats, current, writing, self.app.clock().date())
+
+    def refresh_header(self, prompt_tokens: int | None = None) -> None:
+        """Model, system prompt and context in the top line."""
+        model, ready = self.conversation.model, self.ready
+        known = ready is not None and model is not None and ready.model == model.name
+        last = next((one.metrics for one in reversed(self.conversation.branch) if one.metrics), None)
+        used = prompt_tokens if prompt_tokens is not None else (last.context_tokens if last else 0)
+        self.query_one(Header).show(
+            model=model.name if model is not None else "",
+            preset=self.app.preset_name(self.conversation.system),
+            context_tokens=used,
+            max_context=ready.max_context if known and ready is not None else 0,
+        )
+
+    # -- saying something --------------------------------------------------------------------------------
+
+    @on(PromptArea.Submitted)
+    def _submitted(self, event: PromptArea.Submitted) -> None:
+        self.run(self._say(event.text))
+
+    @on(PromptArea.SlashCommand)
+    def _slash(self, event: PromptArea.SlashCommand) -> None:
+        self.prompt.text = ""
+        self.do(event.name, event.argument)
+
+    @on(PromptArea.EditLast)
+    def _edit_last(self) -> None:
+        self.do("edit")
+
+    @on(ChatList.Opened)
+    def _opened(self, event: ChatList.Opened) -> None:
+        self.run(self.open_chat(event.chat))
+
+    async def _say(self, text: str) -> None:
+        if self.conversation.reply is not None:
+            self.tell("the reply is still being written; esc stops it")
+            return
+        if self.conversation.model is None:
+            await self.app.choose_model()
+            if self.conversation.model is None:
+                return
+        editing, resuming = self.editing, self.resuming
+        self.prompt.text = ""
+        try:
+            if resuming is not None:
+                reply = await self.conversation.resume(resuming, text)
+            elif editing is not None:
+                old = await self.app.store.message(editing)
+                reply = await self.conversation.say(text, old.parent, branch=True)
+            else:
+                reply = await self.conversation.say(text)
+        except Exception:
+            self.prompt.text = text  # nothing typed is lost
+            raise
+        self.editing = self.resuming = None
+        self.app.prompt_history_changed()
+        await self.start(reply, appended=editing is None and resuming is None)
+
+    async def start(self, reply: Reply, *, appended: bool = False) -> None:
+        """Shows a reply that was just asked for, and follows it to its end."""
+        self.query_one(Banner).hide()
+        self.app.follow(reply)
+        entries = self.conversation.entries
+        if appended and len(entries) > 2:
+            await self.transcript.append(entries[-2])
+        else:
+            await self.transcript.show(entries[:-1])
+        await self._begin(reply)
+        await self.refresh_chats()
+
+    async def _begin(self, reply: Reply) -> None:
+        entry = self.conversation.entries[-1]
+        await self.transcript.begin(type(entry)(reply.message, entry.position, entry.siblings))
+        reply.listener = self._update
+
+    def _update(self, update: Update) -> None:
+        """A batch of the reply shown."""
+        if update.text or update.thought:
+            self.transcript.feed(update.text, update.thought, update.drafted)
+        for event in update.events:
+            self.feed(event)
+
+    def feed(self, event: object) -> None:
+        """An event of the engine that the figures show."""
+        if isinstance(event, Ready):
+            self.ready = event
+            self.refresh_header()
+        self.query_one(MetricsPanel).feed(event)
+        self.query_one(StatusLine).feed(event)
+
+    async def ended(self, reply: Reply) -> None:
+        """A reply of this or another chat has run to its end."""
+        await self.conversation.finished(reply)
+        shown = self.conversation.chat is not None and self.conversation.chat.id == reply.message.chat
+        if shown and self.conversation.entries:
+            last = self.conversation.entries[-1]
+            if last.message.id == reply.message.id:
+                await self.transcript.finish(last)
+            self.refresh_header()
+        if reply.trimmed:
+            self.tell(
+                f"the oldest {reply.trimmed} messages were left out, so that the prompt fits the context"
+            )
+        await self.refresh_chats()
+
+    def begin_edit(self, text: str, *, editing: str | None = None, resuming: str | None = None) -> None:
+        """Puts a text into the prompt, to be sent as a new version of a message."""
+        self.editing, self.resuming = editing, resuming
+        self.prompt.text = text
+        self.prompt.move_cursor(self.prompt.document.end)
+        self.prompt.focus()
+        what = "your message" if editing is not None else "the reply, which the model continues"
+        self.query_one(Banner).show(
+            f"Editing {what}: it becomes a branch of its own.", key="esc", acts="leaves it"
+        )
+
+    def end_edit(self) -> None:
+        """Leaves an edit without sending it."""
+        self.editing = self.resuming = None
+        self.prompt.text = ""
+        self.query_one(Banner).hide()
+
+    def require_model(self) -> ModelRef:
+        """The model in use. Raises InputError where there is none."""
+        if self.conversation.model is None:
+            raise InputError("no model is chosen; choose one with ctrl+l")
+        return self.conversation.model
+
+    def open_find(self, words: str) -> None:
+        """Shows the search in this chat."""
+        bar = self.query_one(FindBar)
+        bar.open(words)
+
+    @on(FindBar.Find)
+    def _find(self, event: FindBar.Find) -> None:
+        which, total = self.transcript.find(event.words, event.step)
+        self.query_one(FindBar).show_count(which, total)
+
+    @on(FindBar.Closed)
+    def _find_closed(self) -> None:
+        self.transcript.find("")
+        self.prompt.focus()
+
+    # -- counting ----------------------------------------------------------------------------------------
+
+    @on(TextArea.Changed)
+    def count_soon(self) -> None:
+        """Counts the prompt's tokens when the keyboard is quiet."""
+        if self._counting is not None:
+            self._counting.stop()
+        self._counting = self.set_timer(COUNT_AFTER_S, self._count)
+
+    @work(exclusive=True, group="count")
+    async def _count(self) -> None:
+        draft = self.prompt.text
+        if self.conversation.reply is not None:
+            return  # the metrics tell what the context holds
+        stream = self.conversation.count(draft)
+        label = self.query_one(PromptCount)
+        if stream is None:
+            return
+        async for batch in stream:
+            for event in batch:
+                if isinstance(event, Counted):
+                    counted = event.draft_tokens >= 0
+                    label.update(f"{event.draft_tokens} tok" if counted and draft else "")
+                    if counted:
+                        self.refresh_header(event.prompt_tokens)
+                elif isinstance(event, Failed):
+                    label.update("")
+
+    # -- doing things ------------------------------------------------------------------------------------
+
+    def action_do(self, action: str) -> None:
+        """What every key does."""
+        self.do(action)
+
+    def do(self, action: str, argument: str = "") -> None:
+        """Does what an action of the table says, in its own task."""
+        from macllm_tui.commands import COMMANDS
+
+        self.run(COMMANDS[action](self, argument))
+
+    def run(self, work: Any) -> None:
+        """Runs a coroutine; an error of ours is told in its sentence."""
+
+        async def told() -> None:
+            await self.app.opened.wait()
+            try:
+                await work
+            except MacllmError as error:
+                self.tell(str(error), severity="error")
+
+        self.run_worker(told(), group="actions")
+
+    def tell(self, sentence: str, severity: Any = "information") -> None:
+        """Shows a sentence for a while."""
+        self.app.notify(sentence, severity=severity, markup=False)
