@@ -3,7 +3,7 @@
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -60,6 +60,13 @@ def folder() -> Path:
 def entries() -> Mapping[str, Entry]:
     """All entries by name, the smallest first; raises ConfigError naming file and key."""
     return load(folder())
+
+
+def sampling_of(source: str) -> dict[str, float]:
+    """What the catalogue recommends for the model that was installed from ``source``; empty for one it has not."""
+    entry = next((entry for entry in entries().values() if str(entry.source) == source), None)
+    values = asdict(entry.sampling) if entry is not None else {}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def load(path: Path) -> Mapping[str, Entry]:

@@ -1,5 +1,6 @@
 """Which files of a repository a model needs: weights and what goes with them, never code or pickles."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Sequence
@@ -66,6 +67,16 @@ def choose(source: HubSource, files: Sequence[RemoteFile]) -> Choice:
     raise SourceError(
         f"{source.repo} has neither safetensors nor GGUF weights; it is not a model macllm can load"
     )
+
+
+def gguf_choices(source: HubSource, files: Sequence[RemoteFile]) -> list[Choice]:
+    """Each GGUF model of a repository with its parts, the smallest first; incomplete ones are left out."""
+    ggufs = [file for file in files if file.path.endswith(".gguf")]
+    found = []
+    for first in _model_ggufs(ggufs):
+        with contextlib.suppress(SourceError):  # a part is not there yet
+            found.append(_gguf(source, first, ggufs))
+    return sorted(found, key=lambda choice: sum(file.size for file in choice.files))
 
 
 def _safetensors(files: Sequence[RemoteFile]) -> list[RemoteFile]:

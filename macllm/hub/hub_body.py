@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from macllm.errors import DownloadError
+from macllm.errors import Cancelled, DownloadError
 from macllm.hub.choice import RemoteFile
 from macllm.hub.http import CONNECT_S, TRANSIENT, open_url
 from macllm.hub.transfer import Body, BrokenTransferError, Open
@@ -99,7 +99,7 @@ def xet_body(
         yield Body(offset, _translated(stream), size)
     except (OSError, RuntimeError, ValueError) as error:
         raise BrokenTransferError(f"Xet: {' '.join(str(error).split())}") from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Cancelled):
         session.sigint_abort()
         raise
 

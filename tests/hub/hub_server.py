@@ -5,7 +5,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS = 2_000  # bytes; larger files are LFS objects, served by the "content network" (another host name)
 
@@ -26,6 +26,7 @@ class Repo:
     refs: dict[str, str]
     gated: bool = False
     private: bool = False
+    about: dict[str, object] = field(default_factory=dict)  # what a search answers: tags, downloads, ...
 
 
 @dataclass
@@ -72,12 +73,13 @@ class Hub:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def add(self, name: str, files: dict[str, bytes], *, branch: str = "main") -> str:
-        """Commits ``files`` to ``name`` and returns the commit."""
+    def add(self, name: str, files: dict[str, bytes], *, branch: str = "main", **about: object) -> str:
+        """Commits ``files`` to ``name`` and returns the commit; ``about`` is what a search answers."""
         commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
         repo = self.repos.setdefault(name, Repo({}, {}))
         repo.commits[commit] = files
         repo.refs[branch] = commit
+        repo.about.update(about)
         return commit
 
     def bodies(self, part: str = "/cdn/") -> list[Request]:
@@ -109,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if path.startswith("/cdn/"):
                 return self._content(path.split("/", 4)[4], path.split("/")[2], None)
+            if path == "/api/models":
+                return self._search(parse_qs(urlsplit(self.path).query))
             if path.startswith("/api/models/"):
                 return self._api(path.removeprefix("/api/models/").split("/"))
             if "/resolve/" not in path:
@@ -117,6 +121,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self._resolve(f"{owner}/{name}", rest)
         except BrokenPipeError:
             return None
+
+    def _search(self, asked):
+        """The public repositories whose names hold the text, with all tags asked for, the most downloaded first."""
+        text, author = asked.get("search", [""])[0].lower(), asked.get("author", [""])[0]
+        found = [
+            {"id": name, "gated": "manual" if repo.gated else False, **repo.about}
+            for name, repo in self.hub.repos.items()
+            if text in name.lower() and name.startswith(author) and not repo.private
+            if set(asked.get("filter", [])) <= set(repo.about.get("tags", []))
+        ]
+        found.sort(key=lambda entry: -entry.get("downloads", 0))
+        body = json.dumps(found[: int(asked.get("limit", ["1000"])[0])])
+        return self._reply(200, body.encode(), {"Content-Type": "application/json"})
 
     def _api(self, parts):
         repo, kind = "/".join(parts[:2]), parts[2] if len(parts) > 2 else ""
