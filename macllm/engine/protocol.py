@@ -21,7 +21,7 @@ class ModelRef:
     name: str
     path: str
     dtype: str | None = None
-    sampling: Mapping[str, float] = field(default_factory=dict)
+    sampling: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

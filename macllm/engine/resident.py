@@ -1,0 +1,139 @@
+"""The one model in memory, and the caches of the conversations held over it."""
+
+import gc
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from macllm import sizes
+from macllm.engine.counting import PromptCounter
+from macllm.engine.events import Ready
+from macllm.engine.facts import ready
+from macllm.engine.loading import Loaded, Progress, load_model
+from macllm.engine.protocol import ModelRef
+from macllm.engine.request import Sampling
+from macllm.engine.session import Session
+from macllm.errors import OptionError
+from macllm.nn.stored import DTYPES
+
+Settings = Mapping[str, Any]
+
+MOST_SESSIONS = 6  # a switch back to a recent conversation computes nothing anew
+FULL_SHARE = 0.95  # of the memory limit; above it no conversation that is not being answered keeps its cache
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A session while a generation uses it; ``kept``: the conversation's own, to go on with."""
+
+    name: str
+    session: Session
+    kept: bool
+
+
+class Resident:
+    """Holds at most one model. Sessions in use are leased, so that no two generations share one."""
+
+    def __init__(self) -> None:
+        self._loaded: Loaded | None = None
+        self._key: tuple[str, str | None] | None = None
+        self._ready: Ready | None = None
+        self._counter: PromptCounter | None = None
+        self._idle: OrderedDict[str, Session] = OrderedDict()  # least recently used first
+        self._leased: set[str] = set()
+
+    def holds(self, model: ModelRef) -> bool:
+        return self._key == _key(model)
+
+    @property
+    def filled(self) -> bool:
+        """Whether there is a model, whole."""
+        return self._key is not None
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model in memory; ask :meth:`holds` first."""
+        assert self._loaded is not None
+        return self._loaded
+
+    def load(self, model: ModelRef, progress: Progress) -> None:
+        """Loads ``model`` in place of any other, which is freed first. Raises what ``load_model`` does."""
+        self.free()
+        self._loaded = load_model(Path(model.path), name=model.name, dtype=model.dtype, progress=progress)
+        self._ready = ready(self._loaded)
+        self._key = _key(model)
+
+    def free(self) -> None:
+        """Lets go of the model, its sessions and the buffers behind them."""
+        self._loaded = self._key = self._ready = self._counter = None
+        self._idle.clear()
+        self._leased.clear()
+        gc.collect()
+        mx.clear_cache()
+        mx.reset_peak_memory()
+
+    def ready(self, model: ModelRef) -> Ready:
+        """What is in memory, under the name and with the sampling that ``model`` gives it."""
+        assert self._ready is not None
+        return replace(
+            self._ready,
+            model=model.name,
+            sampling=self.sampling(model),
+            memory_bytes=mx.get_active_memory(),
+        )
+
+    def sampling(self, model: ModelRef, settings: Settings | None = None) -> Sampling:
+        """The model's own settings, with ``model``'s and then ``settings`` over them. Raises OptionError."""
+        given = {**model.sampling, **(settings or {})}
+        known = [field.name for field in fields(Sampling)]
+        unknown = next((name for name in given if name not in known), None)
+        if unknown is not None:
+            raise OptionError(f"{model.name}: no sampling setting {unknown!r} (there are {', '.join(known)})")
+        return replace(self.loaded.sampling, **given)
+
+    @property
+    def counter(self) -> PromptCounter:
+        """Raises TokenizerError where the model came without one."""
+        if self._counter is None:
+            self._counter = PromptCounter(self.loaded.require_tokenizer())
+        return self._counter
+
+    def lease(self, name: str) -> Lease:
+        """The session of a conversation; a new one where it has none, no name, or its own is in use."""
+        if not name or name in self._leased:
+            return Lease(name, Session(self.loaded.model), kept=False)
+        self._leased.add(name)
+        idle = self._idle.pop(name) if name in self._idle else Session(self.loaded.model)
+        return Lease(name, idle, kept=True)
+
+    def give_back(self, lease: Lease) -> None:
+        """The generation has ended."""
+        if not lease.kept or lease.name not in self._leased:  # the latter: freed meanwhile
+            return
+        self._leased.discard(lease.name)
+        self._idle[lease.name] = lease.session
+        while len(self._idle) > MOST_SESSIONS:
+            self._idle.popitem(last=False)
+        self.make_room()
+
+    def make_room(self, lease: Lease | None = None, tokens: int = 0) -> None:
+        """Forgets idle sessions, the oldest first, until ``lease``'s can grow to ``tokens``."""
+        backend, more = self.loaded.backend, 0
+        if lease is not None and self.loaded.spec is not None:
+            held = sum(cache.allocated_bytes for cache in lease.session.caches)
+            more = max(0, sizes.held_bytes(self.loaded.spec, tokens, DTYPES[backend.dtype].size) - held)
+        limit = int(backend.memory_limit_bytes * FULL_SHARE)
+        while self._idle and 0 < limit < mx.get_active_memory() + more:
+            self._idle.popitem(last=False)
+
+    def forget_idle(self) -> None:
+        """Forgets every session that is not in use."""
+        self._idle.clear()
+
+
+def _key(model: ModelRef) -> tuple[str, str | None]:
+    return model.path, model.dtype
