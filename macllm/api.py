@@ -1,5 +1,6 @@
 """The Python API: load a model, generate, stream, chat. The engine of the app, in this process."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from macllm.errors import MacllmError, OptionError
 from macllm.hub import catalogue, pull
 from macllm.hub.progress import Report, ignore
 from macllm.tokenizer.base import Tokenizer
-from macllm.tokenizer.messages import Message, Prompt, to_messages
+from macllm.tokenizer.messages import Message, Prompt, TextPart, to_messages
+from macllm.tokenizer.reasoning import reasoning_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished generation. ``tokens`` are all ids produced, a stop token included; it has no text."""
+    """A finished generation. ``tokens`` are all ids produced, a stop token included; it has no text.
+
+    ``reasoning`` is what the model thought before it answered, where the prompt went through its chat template.
+    """
 
     text: str
     tokens: list[int]
@@ -32,6 +37,7 @@ class Generation:
     metrics: Metrics
     logprobs: list[float] | None = None  # of each token, where asked for
     top_logprobs: list[tuple[TopLogprob, ...]] | None = None
+    reasoning: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -72,12 +78,17 @@ class LLM:
         """Yields the engine's events: Prefill, Token and Stats, then Done.
 
         ``prompt`` is a user's message, a list of messages, or token ids. ``raw`` completes a string without
-        the chat template. ``settings`` are fields of ``Sampling`` and ``Limits`` by name (``temperature=0.7``,
-        ``max_tokens=100``); others keep the model's defaults. Raises OptionError for an unknown one,
-        ContextError where the prompt is too long.
+        the chat template. In the reply to messages, what the model thinks is the events' ``thought``; after
+        token ids and raw strings all is ``text``. ``settings`` are fields of ``Sampling`` and ``Limits`` by
+        name (``temperature=0.7``, ``max_tokens=100``); others keep the model's defaults. Raises OptionError
+        for an unknown one, ContextError where the prompt is too long.
         """
+        submitted = time.perf_counter()
         ids = self.encode(prompt, raw=raw, tools=tools)
         options = self.options(sampling=sampling, limits=limits, cancel=cancel, **settings)
+        thinks = not raw and _token_ids(prompt) is None
+        reasoning = reasoning_of(self.tokenizer, ids) if thinks else None
+        options = replace(options, reasoning=reasoning, submitted=submitted)
         return generate(self.loaded, session or Session(self.loaded.model), ids, options)
 
     def generate(self, prompt: Prompt | Sequence[int], **arguments: Any) -> Generation:
@@ -109,10 +120,9 @@ class LLM:
         continue_final: bool = False,
     ) -> list[int]:
         """The ids that a prompt comes to: through the chat template, or as it is with ``raw``."""
-        if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
-            ids = [item for item in prompt if isinstance(item, int) and not isinstance(item, bool)]
-            if ids and len(ids) == len(prompt):
-                return ids
+        ids = _token_ids(prompt)
+        if ids is not None:
+            return ids
         if isinstance(prompt, str) and raw:
             return self.tokenizer.encode(prompt, add_special_tokens=True)
         if raw:
@@ -160,18 +170,21 @@ class Chat:
         before = len(self.messages)
         self.messages.append(Message.of("user", text))
         pieces: list[str] = []
+        thoughts: list[str] = []
         try:
             arguments = {**self._defaults, **settings}
             for event in self._llm.stream(self.messages, session=self.session, **arguments):
                 if isinstance(event, Token | Done):
                     pieces.append(event.text)
+                    thoughts.append(event.thought)
                 yield event
         except Exception:
             del self.messages[before:]
             raise
         finally:
             if len(self.messages) > before:
-                self.messages.append(Message.of("assistant", "".join(pieces)))
+                reply = (TextPart("".join(pieces)),)
+                self.messages.append(Message("assistant", reply, reasoning="".join(thoughts) or None))
 
 
 def load(
@@ -200,13 +213,15 @@ def load(
 def collect(events: Iterator[Event]) -> Generation:
     """Runs a stream to its end."""
     text: list[str] = []
+    thought: list[str] = []
     tokens: list[Token] = []
     for event in events:
+        if isinstance(event, Token | Done):
+            text.append(event.text)
+            thought.append(event.thought)
         if isinstance(event, Token):
             tokens.append(event)
-            text.append(event.text)
         elif isinstance(event, Done):
-            text.append(event.text)
             asked = bool(tokens) and tokens[0].logprob is not None
             return Generation(
                 text="".join(text),
@@ -215,5 +230,14 @@ def collect(events: Iterator[Event]) -> Generation:
                 metrics=event.metrics,
                 logprobs=[token.logprob or 0.0 for token in tokens] if asked else None,
                 top_logprobs=[token.top for token in tokens] if asked else None,
+                reasoning="".join(thought),
             )
     raise MacllmError("the generation ended without a result; report this as a bug")
+
+
+def _token_ids(prompt: Prompt | Sequence[int]) -> list[int] | None:
+    """The prompt as token ids; None where it is something else."""
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str | bytes):
+        return None
+    ids = [item for item in prompt if isinstance(item, int) and not isinstance(item, bool)]
+    return ids if ids and len(ids) == len(prompt) else None

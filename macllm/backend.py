@@ -27,6 +27,7 @@ FIRST_MACOS_WITH_WIRED_LIMIT = 15
 USABLE_SHARE = 0.8  # of the memory where no device names its own limit
 # of the limit that MLX may keep of freed buffers: a prefill chunk's worth, not a model's
 CACHE_SHARE = 1 / 16
+PRESSURE_LEVELS = {1: "normal", 2: "warn", 4: "critical"}  # what macOS counts them as
 BYTES_PER_WEIGHT = {4: 4.5 / 8, 8: 8.5 / 8}  # affine with groups of 64: a 16-bit scale and bias each
 
 
@@ -137,6 +138,33 @@ def apply_limits(backend: Backend) -> None:
     wired = wired_limit(backend.name, platform.mac_ver()[0], backend.memory_limit_bytes)
     if wired is not None:
         mx.set_wired_limit(wired)
+
+
+def pressure_name(level: int | None) -> str:
+    """How short memory is on the whole machine: normal, warn, critical; "" where the system does not say."""
+    return PRESSURE_LEVELS.get(level, "") if level is not None else ""
+
+
+def memory_pressure() -> str:
+    """The machine's :func:`pressure_name` now. Costs microseconds."""
+    return pressure_name(_pressure_level())
+
+
+def _pressure_level() -> int | None:
+    """The level that macOS keeps; None elsewhere."""
+    if platform.system() != "Darwin":
+        return None
+    import ctypes
+
+    level, length = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    failed = ctypes.CDLL(None).sysctlbyname(
+        b"kern.memorystatus_vm_pressure_level",
+        ctypes.byref(level),
+        ctypes.byref(length),
+        None,
+        ctypes.c_size_t(0),
+    )
+    return None if failed else level.value
 
 
 @cache

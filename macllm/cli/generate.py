@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +104,14 @@ def _generate(llm: "LLM", prompt: str | list[int], args: argparse.Namespace) -> 
     from macllm.api import collect
     from macllm.engine.generate import Options, generate
     from macllm.engine.session import Session
+    from macllm.tokenizer.reasoning import reasoning_of
 
+    submitted = time.perf_counter()
     messages: Any = prompt
     if isinstance(prompt, str) and args.system_prompt:
         messages = [{"role": "system", "content": args.system_prompt}, {"role": "user", "content": prompt}]
+    ids = llm.encode(messages, raw=args.raw)
+    chat = isinstance(prompt, str) and not args.raw
     logits: list[Any] = []
     options = Options(
         sampling_from(args, llm.sampling),
@@ -114,8 +119,10 @@ def _generate(llm: "LLM", prompt: str | list[int], args: argparse.Namespace) -> 
         chunk=args.prefill_step_size,
         logits=logits.append if args.logits else None,
         all_logits=args.all_logits,
+        reasoning=reasoning_of(llm.tokenizer, ids) if chat else None,
+        submitted=submitted,
     )
-    events = generate(llm.loaded, Session(llm.loaded.model), llm.encode(messages, raw=args.raw), options)
+    events = generate(llm.loaded, Session(llm.loaded.model), ids, options)
     generation = collect(events if args.json else _printed(events))
     if args.logits:
         _write_logits(Path(args.logits), logits, every=args.all_logits)
@@ -162,6 +169,7 @@ def _write_logits(file: Path, parts: list[Any], *, every: bool) -> None:
 def _as_json(generation: "Generation") -> dict[str, Any]:
     result: dict[str, Any] = {
         "text": generation.text,
+        "reasoning": generation.reasoning,
         "tokens": generation.tokens,
         "finish_reason": generation.finish_reason,
         "metrics": generation.metrics.as_dict(),

@@ -1,7 +1,7 @@
 """Architectures without a native family, run by mlx-lm's classes (imported only then) behind the same engine."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,7 @@ class FallbackModel:
     """A model of mlx-lm. Its ``hidden`` gives logits: where the head begins differs from class to class."""
 
     separate_head = False
+    layered = False
 
     def __init__(self, model: Module) -> None:
         self.model = model
@@ -63,7 +64,12 @@ class FallbackModel:
         """Width of the logits, which not every config states; nothing is computed to know it."""
         return self.hidden(mx.array([[0]]), self.make_caches()).shape[-1]
 
-    def hidden(self, tokens: mx.array, caches: Sequence[ForeignCache]) -> mx.array:
+    def hidden(
+        self,
+        tokens: mx.array,
+        caches: Sequence[ForeignCache],
+        between: Callable[[mx.array], None] | None = None,
+    ) -> mx.array:
         foreign = [cache.cache for cache in caches]
         logits: mx.array = self.model(tokens, cache=foreign)
         return logits

@@ -18,6 +18,7 @@ from macllm.engine.events import Done, Event, FinishReason, Prefill, Stats, Toke
 from macllm.engine.loading import Loaded
 from macllm.engine.meter import Meter
 from macllm.engine.metrics import Metrics
+from macllm.engine.prefill import SHORT_CHUNK, Cancelled, LayerWatch, chunk_size, take_back
 from macllm.engine.processors import History, Processors, breaker_tokens
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.sampler import Sampler, top_logprobs
@@ -32,7 +33,6 @@ _OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  
 STATS_EVERY_S = 0.125
 # MLX deadlocks when two threads build and dispatch at once, so a step is made by one thread at a time
 _STEP = threading.RLock()
-CPU_CHUNK, GPU_CHUNK = 256, 2048  # prompt tokens a prefill step
 
 
 class Cancel(Protocol):
@@ -70,8 +70,9 @@ def generate(loaded: Loaded, session: Session, prompt: Sequence[int], options: O
     """Completes ``prompt``; what ``session`` already holds of it is not computed again.
 
     Yields Prefill, Token and Stats events, then Done. Closing the iterator, or ``options.cancel``, stops
-    between two steps and leaves the session consistent. Raises ContextError, InputError or OptionError before
-    anything is computed. Generations in several threads take turns, a step each.
+    between two steps (in a long one of the prompt: between two layers) and leaves the session consistent.
+    Raises ContextError, InputError or OptionError before anything is computed. Generations in several threads
+    take turns, a step each.
     """
     events = _generate(loaded, session, prompt, options)
     try:
@@ -107,7 +108,8 @@ def _generate(
                 f"memory ran out at {len(prompt)} prompt tokens ({error}); use a shorter context or a smaller model"
             ) from error
         raise
-    yield Done(reason, run.text.finish(), run.metrics())
+    text, thought = run.text.finish()
+    yield Done(reason, text, run.metrics(), thought)
 
 
 def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limits) -> int:
@@ -150,17 +152,23 @@ class _Run:
         self.processors = Processors(sampling, loaded.vocab, breakers)
         self.sampler = Sampler(sampling, loaded.xtc_keep if sampling.xtc_probability > 0 else ())
         self.history: History = self.processors.start(prompt)
-        self.text = TextOut(tokenizer, options.limits.stop)
-        self.meter = Meter(loaded.backend, loaded.load_s, len(prompt))
+        self.text = TextOut(tokenizer, options.limits.stop, options.reasoning)
+        self.meter = Meter(loaded.backend, loaded.load_s, len(prompt), loaded.max_context, options.submitted)
         self.stop_ids = frozenset() if options.limits.ignore_eos else loaded.stop_ids
         self.hidden: mx.array | None = None
+        self.told = time.perf_counter()  # when the last Stats were sent
 
     def cancelled(self) -> bool:
         return self.options.cancel is not None and self.options.cancel.is_set()
 
     def metrics(self) -> Metrics:
-        self.meter.kv_bytes = self.session.kv_bytes
-        return self.meter.metrics()
+        return self.meter.metrics(self.session.caches)
+
+    def stats(self) -> Iterator[Stats]:
+        """The figures so far, where it is time for them."""
+        if time.perf_counter() - self.told >= STATS_EVERY_S:
+            self.told = time.perf_counter()
+            yield Stats(self.metrics(), self.meter.new_steps_ms())
 
     def prefill(self, prompt: Sequence[int], *, decoding: bool) -> Iterator[Event]:
         """Computes what the session does not hold by chunks; the last, if ``decoding``, with the first token."""
@@ -172,7 +180,11 @@ class _Run:
         yield Prefill(reused, total, reused)
         while len(session.tokens) < total and not self.cancelled():
             part = list(prompt[len(session.tokens) :][: self._chunk(total - len(session.tokens))])
-            hidden = self.loaded.model.hidden(mx.array([part]), session.caches)
+            try:
+                hidden = self._states(part)
+            except Cancelled:
+                take_back(session)
+                return
             session.tokens += part
             last = len(session.tokens) == total
             self._give_logits(hidden, last)
@@ -180,18 +192,29 @@ class _Run:
                 self.hidden = hidden[:, -1:]
             else:
                 session.evaluate()
+                self.meter.computed += len(part)
                 yield Prefill(len(session.tokens), total, reused)
+                yield from self.stats()
         if self.hidden is not None:
             if not decoding:
                 mx.eval(self.hidden)
                 self.meter.prefilled()
             yield Prefill(total, total, reused)
 
+    def _states(self, part: Sequence[int]) -> mx.array:
+        """The states (1, L, D) of the next prompt tokens. Raises Cancelled between two layers."""
+        model, caches = self.loaded.model, self.session.caches
+        watched = self.options.cancel is not None and model.layered
+        if watched and len(part) > SHORT_CHUNK:
+            return model.hidden(mx.array([part]), caches, LayerWatch(self.cancelled))
+        return model.hidden(mx.array([part]), caches)
+
     def _chunk(self, left: int) -> int:
         """How many of the ``left`` prompt tokens the next step takes."""
-        default = CPU_CHUNK if self.loaded.backend.name == "cpu" else GPU_CHUNK
+        model, watched = self.loaded.model, self.options.cancel is not None
+        default = chunk_size(self.loaded.backend.name, watched=watched, layered=model.layered)
         size = min(self.options.chunk or default, left)
-        if size == left > 1 and not self.loaded.model.separate_head and not self.options.all_logits:
+        if size == left > 1 and not model.separate_head and not self.options.all_logits:
             return left - 1  # logits of all but the last are never computed, since nobody evaluates them
         return size
 
@@ -206,7 +229,6 @@ class _Run:
         assert self.hidden is not None
         pending = self._choose(self.hidden)
         mx.async_eval(pending.arrays())
-        told = time.perf_counter()
         for count in range(1, limit + 1):
             following = self._step(pending.token) if count < limit else None
             token = int(_number(pending.token))
@@ -219,9 +241,7 @@ class _Run:
                 return "stop"
             if self.cancelled():
                 return "cancelled"
-            if time.perf_counter() - told >= STATS_EVERY_S:
-                told = time.perf_counter()
-                yield Stats(self.metrics())
+            yield from self.stats()
             if following is not None:
                 pending = following
         return "length"
@@ -242,15 +262,18 @@ class _Run:
         return Choice(token, top_logprobs(logits, token, wanted) if wanted >= 0 else ())
 
     def _event(self, token: int, choice: Choice, stopped: bool) -> Token:
-        text = "" if stopped else self.text.add(token)
+        thinking = self.text.thinking
+        text, thought = ("", "") if stopped else self.text.add(token)
+        if not stopped and (thinking or self.text.thinking):
+            self.meter.thought()
         if not choice.logprobs:
-            return Token(token, text)
+            return Token(token, text, thought=thought)
         chosen, ids, values = choice.logprobs
         top = tuple(
             TopLogprob(int(_number(one)), self.text.name(int(_number(one))), _number(value))
             for one, value in zip(ids[0], values[0], strict=True)
         )
-        return Token(token, text, _number(chosen), top)
+        return Token(token, text, _number(chosen), top, thought=thought)
 
 
 def _number(array: mx.array) -> float:

@@ -1,6 +1,6 @@
 """What the engine asks of a model, whoever wrote its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -15,8 +15,17 @@ class Model(Protocol):
     def separate_head(self) -> bool:
         """Whether ``logits`` costs something that skipping it saves; else ``hidden`` gives the logits."""
 
-    def hidden(self, tokens: mx.array, caches: Sequence[Any]) -> mx.array:
-        """Ids (B, L) to states (B, L, D); adds the tokens to ``caches``, which this model made."""
+    @property
+    def layered(self) -> bool:
+        """Whether ``hidden`` calls ``between``."""
+
+    def hidden(
+        self, tokens: mx.array, caches: Sequence[Any], between: Callable[[mx.array], None] | None = None
+    ) -> mx.array:
+        """Ids (B, L) to states (B, L, D); adds the tokens to ``caches``, which this model made.
+
+        ``between`` is called with the output of each layer that another follows, and may raise.
+        """
 
     def logits(self, hidden: mx.array) -> mx.array:
         """States (B, L, D) to logits (B, L, V)."""

@@ -1,6 +1,6 @@
 """The one decoder: embedding, layers, norm, head. Reads a ``ModelSpec`` and knows no architecture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -39,6 +39,7 @@ class Decoder(Module):
     """A language model over token ids."""
 
     separate_head = True
+    layered = True
 
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
         super().__init__()
@@ -52,13 +53,24 @@ class Decoder(Module):
         ]
         self.norm = RMSNorm(parameters.vector("norm.weight"), spec.norm_eps)
 
-    def hidden(self, tokens: mx.array, caches: Sequence[AttentionCache] | None = None) -> mx.array:
-        """Ids (B, L) to normalized states (B, L, D). Appends to ``caches``, one a layer."""
+    def hidden(
+        self,
+        tokens: mx.array,
+        caches: Sequence[AttentionCache] | None = None,
+        between: Callable[[mx.array], None] | None = None,
+    ) -> mx.array:
+        """Ids (B, L) to normalized states (B, L, D). Appends to ``caches``, one a layer.
+
+        ``between`` is called with the output (B, L, D) of each layer that another follows. When it raises, the
+        caches of the layers so far have the tokens and the others do not.
+        """
         x = self.embed(tokens)
         if self.spec.embed_scale is not None:
             x = x * mx.array(self.spec.embed_scale, x.dtype)
         masks = self._masks(tokens.shape[1], caches)
         for index, (spec, layer) in enumerate(zip(self.spec.layers, self.layers, strict=True)):
+            if between is not None and index > 0:
+                between(x)
             x = layer(x, masks[spec.mixer.window], caches[index] if caches is not None else None)
         return self.norm(x)
 

@@ -124,7 +124,7 @@ def test_an_error_in_a_step_forgets_the_session(tiny_model: Models) -> None:
     session = Session(loaded.model)
 
     class Broken:
-        separate_head = True
+        separate_head = layered = True
 
         def hidden(self, tokens: mx.array, caches: Sequence[object]) -> mx.array:
             loaded.model.hidden(tokens, caches)
