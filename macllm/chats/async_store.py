@@ -55,8 +55,8 @@ class AsyncStore:
     async def chat(self, id: str) -> Chat:  # noqa: A002 (the field's name)
         return await self.call(Store.chat, id)
 
-    async def matching(self, prefix: str, limit: int = 10) -> list[Chat]:
-        return await self.call(Store.matching, prefix, limit)
+    async def find(self, prefix: str) -> Chat:
+        return await self.call(Store.find, prefix)
 
     async def create(
         self,

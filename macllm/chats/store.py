@@ -49,7 +49,7 @@ class Store:
     # chats
 
     def chats(self, limit: int = 200, offset: int = 0) -> list[Chat]:
-        """The chats, last used first."""
+        """The chats, last used first; a limit of -1 gives all."""
         found = self._all(
             f"{rows.CHAT} ORDER BY c.updated DESC, c.number DESC LIMIT ? OFFSET ?", limit, offset
         )
@@ -59,14 +59,19 @@ class Store:
         """The chat with this id."""
         row = self._one(f"{rows.CHAT} WHERE c.id = ?", id)
         if row is None:
-            raise InputError(f"there is no chat {id}; `macllm chats` lists them")
+            raise InputError(f"there is no chat '{id}'; `macllm chats` lists them")
         return rows.chat(row)
 
-    def matching(self, prefix: str, limit: int = 10) -> list[Chat]:
-        """The chats whose id starts with ``prefix``, last used first."""
+    def find(self, prefix: str) -> Chat:
+        """The one chat whose id is, or starts with, ``prefix``."""
         # a range, which the index of the ids serves; \U0010ffff is above every character of an id
-        sql = f"{rows.CHAT} WHERE c.id >= ? AND c.id < ? ORDER BY c.updated DESC, c.number DESC LIMIT ?"
-        return [rows.chat(row) for row in self._all(sql, prefix, prefix + "\U0010ffff", limit)]
+        sql = f"{rows.CHAT} WHERE c.id >= ? AND c.id < ? ORDER BY c.updated DESC LIMIT 4"
+        prefix = rows.clean(prefix.strip())
+        found = [rows.chat(row) for row in self._all(sql, prefix, prefix + "\U0010ffff")] if prefix else []
+        if len(found) > 1 and prefix not in (chat.id for chat in found):
+            some = ", ".join(chat.id for chat in found[:3])
+            raise InputError(f"several chats begin with '{prefix}' ({some}); write more of the id")
+        return found[0] if len(found) == 1 else self.chat(prefix)
 
     def create(
         self,
@@ -197,7 +202,8 @@ class Store:
                     "UPDATE chats SET summary = ?, summary_until = ? WHERE id = ?",
                     *(source.summary, copies[source.summary_until], id_),
                 )
-            self._run("UPDATE chats SET overflow = ? WHERE id = ?", source.overflow, id_)
+            # it is what is worked on now, whatever the dates of its messages
+            self._run("UPDATE chats SET overflow = ?, updated = created WHERE id = ?", source.overflow, id_)
         return self.chat(id_)
 
     # search

@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": "complete one prompt; text or JSON, logits for tests",
     "pull": "download a model and check it",
     "list": "show the installed models, or the catalogue",
+    "chats": "list, search, export or delete what was said",
     "rm": "delete an installed model",
     "explain": "show what a model is and on which Mac it fits",
     "convert": "write a model in another precision",
@@ -56,7 +57,9 @@ class CommandParser(argparse.ArgumentParser):
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """The parsed arguments; raises InputError."""
         self._given = argv
-        args, extra = self.parse_known_args(argv)
+        # intermixed: a list of words may stand on both sides of an option; it loses what "--" says
+        read = self.parse_known_args if "--" in argv else self.parse_known_intermixed_args
+        args, extra = read(argv)
         if extra:
             self.error(f"'{extra[0]}' is one argument too many")
         return args
