@@ -22,6 +22,7 @@ class Channel:
         self._ended = False
         self._abandoned = False
         self._listener: Listener | None = None
+        self._cancel_listener: Callable[[], None] | None = None
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -46,6 +47,8 @@ class Channel:
         on_cancel, self._on_cancel = self._on_cancel, None
         if on_cancel is not None:
             on_cancel()
+            if self._cancel_listener is not None:
+                self._cancel_listener()
 
     def abandon(self) -> None:
         self._abandoned = True
@@ -58,12 +61,12 @@ class Channel:
         if self._on_cancel is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abandon)
 
-    def observe(self, listener: Listener) -> None:
+    def observe(self, listener: Listener, on_cancel: Callable[[], None] | None) -> None:
         for batch in self._batches:
             listener(batch)
         if self._ended:
             listener(None)
-        self._listener = listener
+        self._listener, self._cancel_listener = listener, on_cancel
 
     async def next(self) -> Batch:
         while not self._batches:
@@ -94,9 +97,12 @@ class Stream:
         """Leaves the stream; nothing more is read of it."""
         self._channel.abandon()
 
-    def observe(self, listener: Listener) -> None:
-        """Gives ``listener`` every batch as it arrives, whether or not it is read, and None at the end."""
-        self._channel.observe(listener)
+    def observe(self, listener: Listener, on_cancel: Callable[[], None] | None = None) -> None:
+        """Gives ``listener`` every batch as it arrives, whether or not it is read, and None at the end.
+
+        ``on_cancel`` is called where the request is cancelled. To be asked for before anything is read.
+        """
+        self._channel.observe(listener, on_cancel)
 
     def __aiter__(self) -> "Stream":
         return self
