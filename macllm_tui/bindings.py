@@ -21,6 +21,7 @@ _CHARACTER_NAMES = {
     "slash": "/",
 }
 _SAME_AS_OTHERS = ("ctrl+i", "ctrl+m", "ctrl+h")  # a terminal sends tab, enter and backspace for them
+_ALIASES = {"esc": "escape", "return": "enter"}
 _SHORT = {"escape": "esc", "enter": "⏎", "up": "↑", "down": "↓", "left": "←", "right": "→"}
 _LONG = {"escape": "esc", "pageup": "page up", "pagedown": "page down"}
 
@@ -71,6 +72,17 @@ def keymap(keys: Mapping[str, str]) -> Keymap:
     return Keymap(force, overrides, tuple(problems))
 
 
+def keys_in_force(app: object) -> Mapping[str, str]:
+    """The keys of all actions in this app, whose settings may have moved them."""
+    return keymap(getattr(getattr(app, "settings", None), "keys", {})).keys
+
+
+def called(app: object, id_: str) -> str:
+    """How to do an action in this app: its key as people write it, else its slash command."""
+    key = keys_in_force(app)[id_].partition(",")[0]
+    return key_name(key) if key else BY_ID[id_].slash.partition(" ")[0]
+
+
 def key_name(key: str) -> str:
     """A key as people write it: ``ctrl+n``, ``[``, ``esc``."""
     modifiers, bare = _parts(key)
@@ -99,7 +111,13 @@ def _parts(key: str) -> tuple[list[str], str]:
 def _character(bare: str) -> str:
     if len(bare) == 1 or bare in Keys._value2member_map_:
         return bare
-    return _CHARACTER_NAMES.get(bare) or key_to_character(bare) or bare
+    return _CHARACTER_NAMES.get(bare) or _typed(bare) or bare
+
+
+def _typed(bare: str) -> str:
+    """The character that a key types, or ""."""
+    character = key_to_character(bare) or ""
+    return character if character.isprintable() else ""  # "esc" is also a name of the control character
 
 
 def _unbound(id_: str) -> str:
@@ -121,7 +139,8 @@ def _checked(id_: str, text: str) -> str:
 
 def _normal(id_: str, key: str) -> str:
     modifiers, bare = _parts(key)
-    known = bare in Keys._value2member_map_ or key_to_character(bare) is not None
+    bare = _ALIASES.get(bare, bare)
+    known = bare in Keys._value2member_map_ or bool(_typed(bare))
     if not bare or not known or not set(modifiers) <= _MODIFIERS or len(set(modifiers)) != len(modifiers):
         raise ValueError(f"keys: {id_}={key!r} is not a key; write it as ctrl+n, f2 or alt+up.")
     return "+".join([*sorted(modifiers), bare])  # the order in which a press of it is named
@@ -130,7 +149,7 @@ def _normal(id_: str, key: str) -> str:
 def _refuse_typing(action: Action, key: str) -> None:
     """What types or edits in the prompt must stay there."""
     modifiers, bare = _parts(key)
-    types = set(modifiers) <= {"shift"} and key_to_character(bare) is not None
+    types = set(modifiers) <= {"shift"} and bool(_typed(bare))
     if types or key in _editing_keys():
         raise ValueError(
             f"keys: {action.id}={key_name(key)!r} is a key that the prompt needs for typing; "

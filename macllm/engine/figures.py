@@ -21,5 +21,14 @@ def figures(metrics: Metrics) -> str:
     if m.reused_tokens:
         parts.append(f"{m.reused_tokens} reused")
     if m.draft_tested:
-        parts.append(f"{100 * m.draft_accepted / m.draft_tested:.0f} % accepted")
+        parts.append(f"{100 * m.acceptance:.0f} % accepted")
+    if m.thinking_s > 0:
+        parts.append(f"thought {m.thinking_s:.1f} s")
     return " · ".join(parts)
+
+
+def waits(metrics: Metrics) -> tuple[float, float]:
+    """What the time to first token holds beside the prefill: seconds of loading the model, seconds in the queue."""
+    waited = max(metrics.ttft_s - metrics.prefill_s, 0.0)
+    load = metrics.load_s if 0 < metrics.load_s <= waited else 0.0  # else the model was there before
+    return load, waited - load

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from macllm.engine.figures import figures
+from macllm.engine.figures import figures, waits
 from macllm.engine.metrics import Metrics
 
 WHOLE = Metrics(
@@ -36,6 +36,17 @@ def test_what_was_not_measured_is_left_out(absent: dict[str, float], word: str) 
     less = figures(replace(WHOLE, **absent))
     assert word not in less
     assert less.split(" · ") == [part for part in figures(WHOLE).split(" · ") if word not in part]
+
+
+def test_thought_time_is_told_where_there_is_any() -> None:
+    assert figures(replace(WHOLE, thinking_s=4.21)) == figures(WHOLE) + " · thought 4.2 s"
+
+
+def test_waits_tell_a_load_in_this_reply_from_one_long_ago() -> None:
+    now = Metrics(ttft_s=2.0, prefill_s=0.5, load_s=1.2)
+    assert waits(now) == (1.2, pytest.approx(0.3))
+    assert waits(replace(now, ttft_s=0.6)) == (0.0, pytest.approx(0.1))
+    assert waits(Metrics(prefill_s=0.5)) == (0.0, 0.0)
 
 
 def test_drafts_that_all_failed_are_told() -> None:

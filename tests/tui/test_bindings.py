@@ -128,3 +128,9 @@ def test_keys_are_written_as_people_write_them() -> None:
     ]
     assert key_names(BY_ID["newline"].key) == "ctrl+j, shift+enter, alt+enter"
     assert key_names("") == ""
+
+
+def test_esc_is_escape_and_never_a_control_character() -> None:
+    assert key_name("esc") == key_name("escape") == "esc"
+    assert keymap({"stop": "f9", "new": "esc"}).overrides == {"stop": "f9", "new": "escape"}
+    assert keymap({"new": "bel"}).overrides == {}
