@@ -1,0 +1,417 @@
+"""The messages of a chat: those near the screen are widgets, the others wait; a reply grows at the end."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Static
+
+from macllm_tui.widgets.blocks import Block
+from macllm_tui.widgets.finding import Finder
+from macllm_tui.widgets.message import MessageView
+from macllm_tui.widgets.message_rows import Entry
+from macllm_tui.widgets.place import PlaceKeeper
+from macllm_tui.widgets.visible import visible, with_newlines
+
+__all__ = ["Entry", "Transcript"]
+
+OPENED = 20  # messages that become widgets at once
+MORE = 10  # and when one scrolls to the first or the last of them
+KEPT = 60  # widgets that stay when the next reply begins
+NEAR_EDGE = 10  # rows from the first or last widget at which more are made
+RATE = 30  # updates a second
+
+
+class Transcript(PlaceKeeper):
+    """A chat's messages from the first to the last of the branch that is shown."""
+
+    DEFAULT_CSS = """
+    Transcript {
+        layers: messages hint;
+        padding: 0 0 0 0;
+        scrollbar-size-vertical: 1;
+        background: $background;
+    }
+    Transcript > #empty {
+        width: 100%;
+        height: 100%;
+        content-align: center middle;
+        text-align: center;
+        color: $text-muted;
+    }
+    Transcript > #more {
+        layer: hint;
+        dock: bottom;
+        width: 100%;
+        height: 1;
+        content-align: center middle;
+        background: $panel;
+        color: $text-primary;
+        display: none;
+    }
+    Transcript > #more.-shown { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("end,ctrl+end", "scroll_end", "End", show=False),
+        Binding("home,ctrl+home", "scroll_home", "Start", show=False),
+    ]
+
+    class Chosen(Message):
+        """Another message is chosen, or none."""
+
+        def __init__(self, transcript: "Transcript", entry: Entry | None) -> None:
+            super().__init__()
+            self.transcript = transcript
+            self.entry = entry
+
+        @property
+        def control(self) -> "Transcript":
+            """The transcript."""
+            return self.transcript
+
+    def __init__(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002
+        classes: str | None = None,
+        empty: str = "",
+    ) -> None:
+        super().__init__(id=id, classes=classes)
+        self._empty = Static(empty, id="empty", markup=False)
+        self._more = Static("↓ new text · end", id="more", markup=False)
+        self._entries: list[Entry] = []
+        self._views: list[MessageView] = []  # of the entries from _low on
+        self._low = 0
+        self._lock = asyncio.Lock()  # the views change in one place at a time
+        self._live: MessageView | None = None
+        self._chosen: str | None = None
+        self._folded = True
+        self._finder = Finder()
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """The sentence of an empty chat, and the hint that there is more below."""
+        yield self._empty
+        yield self._more
+
+    def on_mount(self) -> None:
+        """Replies grow by a clock, so that many small pieces cost one update."""
+        self._timer = self.set_interval(1 / RATE, self._grow, pause=True)
+
+    # what it shows
+
+    @property
+    def empty(self) -> str:
+        """What stands there while there is no message."""
+        return str(self._empty.content)
+
+    @empty.setter
+    def empty(self, text: str) -> None:
+        self._empty.update(text)
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """All messages of the branch, also those that are no widgets yet."""
+        return self._entries
+
+    async def show(self, entries: Sequence[Entry]) -> None:
+        """Shows a chat, at its end. What it has in common with the one shown before stays as it is."""
+        async with self._lock:
+            pairs = zip(self._entries, entries, strict=False)
+            same = next((number for number, (old, new) in enumerate(pairs) if old != new), None)
+            same = min(len(self._entries), len(entries)) if same is None else same
+            if self._live is not None:
+                same = min(same, self._index(self._live.entry.message.id) or 0)
+            self._live = None
+            self._finder.look_for("")
+            self._choose(None)
+            stay = self._low < same <= self._high and len(entries) - same <= OPENED
+            first = self._low if stay else max(len(entries) - OPENED, 0)
+            self._entries = list(entries)
+            await self._open(first, len(entries), kept=same - self._low if stay else 0)
+            self.follow()
+            self._hint()
+        self.call_after_refresh(self.scrolled)
+
+    async def append(self, entry: Entry) -> None:
+        """Adds a message that is whole, and goes to it."""
+        async with self._lock:
+            await self._append(MessageView(entry, folded=self._folded))
+
+    async def replace(self, entry: Entry) -> None:
+        """Shows a message anew: another state, other siblings."""
+        index = self._index(entry.message.id)
+        if index is None:
+            return
+        self._entries[index] = entry
+        view = self._view(index)
+        if view is not None:
+            view.settle(entry, await _parsed(entry))
+
+    async def begin(self, entry: Entry) -> None:
+        """A reply that will stream; the text it has already is its start. It can be fed from the call on."""
+        self._live = view = MessageView(entry, folded=self._folded, live=True)
+        async with self._lock:
+            await self._trim()
+            await self._append(view)
+        view.grow()
+        if self._timer is not None:
+            self._timer.resume()
+
+    def feed(self, text: str, thought: str = "", drafted: Sequence[tuple[int, int]] = ()) -> None:
+        """Adds to the reply under way; ``drafted`` are the spans of ``text`` that a draft foresaw."""
+        if self._live is not None:
+            self._live.feed(text, thought, drafted)
+            if self._timer is not None:
+                self._timer.resume()
+
+    async def finish(self, entry: Entry) -> None:
+        """The reply under way is whole: it is rendered once more, all of it, with its figures."""
+        view = self._live
+        if view is not None and view.entry.message.id == entry.message.id:
+            self._live = None
+            self._hint()
+        await self.replace(entry)
+
+    def toggle_thinking(self) -> None:
+        """Folds or unfolds what was thought, in all messages."""
+        self._folded = not self._folded
+        for view in self._views:
+            view.fold(self._folded)
+
+    # choosing
+
+    @property
+    def chosen(self) -> Entry | None:
+        """The message that the bar marks."""
+        index = self._index(self._chosen)
+        return None if index is None else self._entries[index]
+
+    def choose(self, step: int) -> None:
+        """Chooses the message before (-1) or after (1), or steps further; after the last none; from none the last."""
+        if not self._entries:
+            return
+        index = self._index(self._chosen)
+        index = len(self._entries) + min(step, -1) if index is None else index + step
+        index = max(index, 0)
+        if index >= len(self._entries):
+            self.unchoose()
+            self.follow()
+            return
+        self._choose(index)
+        self._reach(index, lambda view: view.scroll_visible(animate=False, top=False))
+
+    def unchoose(self) -> None:
+        """Chooses none."""
+        self._choose(None)
+
+    def _choose(self, index: int | None) -> None:
+        entry = None if index is None else self._entries[index]
+        chosen = None if entry is None else entry.message.id
+        for view in self._views:
+            view.choose(view.entry.message.id == chosen)
+        if chosen != self._chosen:
+            self._chosen = chosen
+            self.post_message(self.Chosen(self, entry))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click chooses a message; on the hint it goes to the end."""
+        if event.widget is self._more:
+            self.action_scroll_end()
+        elif isinstance(event.widget, MessageView) and not self.screen.selections:
+            self._choose(self._index(event.widget.entry.message.id))
+
+    # finding
+
+    def find(self, words: str, step: int = 1) -> tuple[int, int]:
+        """Marks all matches and goes to the next; gives which it is and of how many. No words: no marks.
+
+        What is no widget yet is counted in its source: markup inside the words would hide a match there.
+        """
+        self._finder.look_for(words)
+        pattern = self._finder.pattern
+        if pattern is None:
+            for view in self._views:
+                view.mark(None)
+            return 0, 0
+        counts = [self._count(index, pattern) for index in range(len(self._entries))]
+        found = self._finder.step(counts, step, self._first_seen())
+        for view in self._views:
+            view.mark(pattern)
+        if self._finder.at is not None:
+            self._reach(self._finder.at.entry, self._show_match)
+        return found
+
+    def _count(self, index: int, pattern: re.Pattern[str]) -> int:
+        view = self._view(index)
+        if view is not None and view.is_mounted:
+            return len(view.matches(pattern))
+        return len(pattern.findall(visible(with_newlines(self._entries[index].message.text))))
+
+    def _show_match(self, view: MessageView) -> None:
+        at = self._finder.at
+        if at is not None and view is self._view(at.entry):
+            line = view.mark(self._finder.pattern, at.number)
+            self.read(view, line - self.size.height // 3)
+
+    def _first_seen(self) -> int:
+        for number, view in enumerate(self._views):
+            if view.virtual_region.bottom > self.scroll_y:
+                return self._low + number
+        return 0
+
+    # scrolling
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last message is a widget."""
+        return self._high == len(self._entries)
+
+    def action_scroll_end(self) -> None:
+        """Goes to the last message and follows it."""
+        self.run_worker(self._go(len(self._entries)), group="window", exclusive=True)
+
+    def action_scroll_home(self) -> None:
+        """Goes to the first message."""
+        self.run_worker(self._go(0), group="window", exclusive=True)
+
+    def scrolled(self) -> None:
+        """Makes widgets of the messages that come near the screen."""
+        self._hint()
+        if self._low and self.scroll_y < NEAR_EDGE:
+            self.run_worker(self._extend(-MORE), group="extend", exclusive=False)
+        elif not self.at_end and self.max_scroll_y - self.scroll_y < NEAR_EDGE:
+            self.run_worker(self._extend(MORE), group="extend", exclusive=False)
+
+    def _hint(self, came: bool = False) -> None:
+        below = self._live is not None and not self.following
+        self._more.set_class(below and (came or self._more.has_class("-shown")), "-shown")
+
+    def _grow(self) -> None:
+        view = self._live
+        if view is not None and view.pending:
+            view.grow()
+            self._hint(came=True)
+        elif self._timer is not None:
+            self._timer.pause()
+
+    # which messages are widgets
+
+    @property
+    def _high(self) -> int:
+        return self._low + len(self._views)
+
+    def _index(self, message: str | None) -> int | None:
+        numbered = range(len(self._entries) - 1, -1, -1)
+        return next((number for number in numbered if self._entries[number].message.id == message), None)
+
+    def _view(self, index: int) -> MessageView | None:
+        return self._views[index - self._low] if self._low <= index < self._high else None
+
+    async def _made(self, low: int, high: int) -> list[MessageView]:
+        views = [MessageView(entry, folded=self._folded) for entry in self._entries[low:high]]
+        await asyncio.to_thread(_prepare, views)
+        for view in views:
+            view.choose(view.entry.message.id == self._chosen)
+            view.mark(self._finder.pattern)
+        return views
+
+    async def _open(self, low: int, high: int, kept: int = 0) -> None:
+        """Makes widgets of these messages and of no others; the first ``kept`` of those there are stay."""
+        views = await self._made(low + kept, high)
+        with self.app.batch_update():
+            old, self._views, self._low = self._views[kept:], self._views[:kept] + views, low
+            for view in self._views[:kept]:
+                view.mark(self._finder.pattern)
+            self._empty.display = not self._entries
+            if old:
+                await self.remove_children(old)
+            await self.mount_all(views, before=self._more)
+
+    async def _extend(self, by: int) -> None:
+        """Makes widgets of the messages before or after; the place stays."""
+        async with self._lock:
+            if by < 0 and self._low:
+                views = await self._made(max(self._low + by, 0), self._low)
+                before, self._views = self._views[:1], views + self._views
+                self._low -= len(views)
+                await self.mount_all(views, before=before[0] if before else self._more)
+            elif by > 0 and not self.at_end:
+                views = await self._made(self._high, min(self._high + by, len(self._entries)))
+                self._views = self._views + views
+                await self.mount_all(views, before=self._more)
+
+    async def _append(self, view: MessageView) -> None:
+        entry = view.entry
+        index = self._index(entry.message.id)
+        if index is not None:  # it goes on: it, and what stood after it, gives way
+            del self._entries[index:]
+            gone = self._views[max(index - self._low, 0) :]
+            del self._views[max(index - self._low, 0) :]
+            self._low = min(self._low, index)
+            await self.remove_children(gone)
+        if not self.at_end:
+            await self._open(max(len(self._entries) - OPENED, 0), len(self._entries))
+        self._entries.append(entry)
+        view.mark(self._finder.pattern)
+        self._views.append(view)
+        self._empty.display = False
+        await self.mount(view, before=self._more)
+        self.follow()
+
+    async def _trim(self) -> None:
+        """Forgets the widgets far above, so that a long evening stays fast."""
+        if self.at_end and len(self._views) > KEPT:
+            gone, self._views = self._views[:-OPENED], self._views[-OPENED:]
+            self._low += len(gone)
+            await self.remove_children(gone)
+
+    def _reach(self, index: int, then: Callable[[MessageView], None]) -> None:
+        """Does something with the widget of a message, which is made if it must be."""
+        view = self._view(index)
+        if view is not None and view.is_mounted and view.size:
+            then(view)
+            return
+
+        async def reach() -> None:
+            async with self._lock:
+                if self._view(index) is None:
+                    await self._open(max(index - MORE, 0), min(index + MORE, len(self._entries)))
+                made = self._view(index)
+            if made is not None:
+                self.read(made, 0)
+                self.call_after_refresh(then, made)
+
+        self.run_worker(reach(), group="window", exclusive=True)
+
+    async def _go(self, index: int) -> None:
+        async with self._lock:
+            if index and not self.at_end:
+                await self._open(max(len(self._entries) - OPENED, 0), len(self._entries))
+            elif not index and self._low:
+                await self._open(0, min(OPENED, len(self._entries)))
+        if index:
+            self.follow()
+            self._hint()
+        elif self._views:
+            self.read(self._views[0], 0)
+
+
+async def _parsed(entry: Entry) -> list[Block] | None:
+    """The blocks of a reply, parsed beside the event loop; a person's words have none."""
+    if entry.message.role == "user":
+        return None
+    from macllm_tui.widgets.markdown import blocks_of
+
+    return await asyncio.to_thread(blocks_of, visible(with_newlines(entry.message.text)))
+
+
+def _prepare(views: Sequence[MessageView]) -> None:
+    for view in views:
+        view.prepare()
