@@ -12,7 +12,7 @@ from macllm.chats.migrations import migrate
 from macllm.errors import MacllmError
 
 _BUSY_MS = 5000  # two apps may be open; no transaction of theirs takes long
-_CHECK_S = 0.15  # of the start may go into looking for damage
+_CHECK_S = 0.1  # of the start may go into looking for damage
 _STEPS = 2000  # instructions of SQLite between two looks at the clock
 _DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB"}
 _REFUSED = {"SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH"}
@@ -37,6 +37,11 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, Path | None]:
         except _Damaged:
             set_aside = _set_aside(path, inode) or set_aside
     raise MacllmError(f"{path} is damaged and cannot be replaced; move it away and start again")
+
+
+def open_in_memory() -> sqlite3.Connection:
+    """An empty database at the newest schema that is in no file."""
+    return _opened(Path(":memory:"))
 
 
 def _make_private(path: Path) -> None:

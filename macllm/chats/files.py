@@ -81,6 +81,16 @@ def import_jsonl(store: Store, path: Path) -> Imported:
     return Imported(tuple(chats), tuple(skipped))
 
 
+def export(store: Store, chat: str, path: Path) -> None:
+    """Writes one chat to a new file, in the form that its ending names: .md or .jsonl."""
+    if path.suffix.lower() not in (".md", ".jsonl"):
+        raise InputError(f"{path}: a chat is written as .md or .jsonl; give the file one of these endings")
+    if path.exists():
+        raise InputError(f"{path} is there already; name another file")
+    markdown = path.suffix.lower() == ".md"
+    write(path, to_markdown(store, chat) if markdown else to_jsonl(store, [chat]))
+
+
 def write(path: Path, text: str) -> None:
     """Writes a file beside its place and renames it: it is there whole, or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

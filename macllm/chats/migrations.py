@@ -74,10 +74,10 @@ _SEARCH = (
     "CREATE VIEW message_words AS SELECT number, coalesce(spaced, text) AS text FROM messages",
     "CREATE VIEW title_words AS SELECT number, coalesce(spaced, title) AS title FROM chats",
     """CREATE VIRTUAL TABLE message_search USING fts5(
-        text, content='message_words', content_rowid='number', tokenize='unicode61 remove_diacritics 2', prefix='1 2 3'
+        text, content='message_words', content_rowid='number', tokenize='unicode61 remove_diacritics 2', prefix='1 2'
     )""",
     """CREATE VIRTUAL TABLE title_search USING fts5(
-        title, content='title_words', content_rowid='number', tokenize='unicode61 remove_diacritics 2', prefix='1 2 3'
+        title, content='title_words', content_rowid='number', tokenize='unicode61 remove_diacritics 2', prefix='1 2'
     )""",
     """CREATE TRIGGER message_added AFTER INSERT ON messages WHEN new.state <> 'partial' BEGIN
         INSERT INTO message_search (rowid, text) VALUES (new.number, coalesce(new.spaced, new.text));

@@ -11,7 +11,7 @@ from typing import Any
 
 from macllm import paths
 from macllm.chats import rows, search
-from macllm.chats.database import open_database, told
+from macllm.chats.database import open_database, open_in_memory, told
 from macllm.chats.records import Chat, Hit, Preset, StoredMessage
 from macllm.errors import InputError
 
@@ -41,6 +41,11 @@ class Store:
         store = cls(connection, path, set_aside)
         store._stop_abandoned()
         return store
+
+    @classmethod
+    def in_memory(cls) -> "Store":
+        """A store that is forgotten when it is closed."""
+        return cls(open_in_memory(), Path(":memory:"), None)
 
     def close(self) -> None:
         """Closes the file; nothing has to be saved first."""
@@ -113,11 +118,17 @@ class Store:
         return self.chat(id)
 
     def delete(self, id: str) -> None:  # noqa: A002
-        """Deletes a chat, its messages and what the search index holds of them."""
+        """Deletes a chat, its messages and what the search index holds of them: its words leave the file."""
         with self._writing():
             self.chat(id)
             self._run("DELETE FROM messages WHERE chat = ?", id)
             self._run("DELETE FROM chats WHERE id = ?", id)
+            for index in (
+                "message_search",
+                "title_search",
+            ):  # a deleted word stays in it until it is rewritten
+                self._run(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
+        self._run("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # messages
 

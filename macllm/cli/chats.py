@@ -12,6 +12,7 @@ from macllm.cli.output import print_json, print_table, tell
 from macllm.errors import InputError, OptionError
 
 if TYPE_CHECKING:
+    from macllm.chats.files import Imported
     from macllm.chats.records import Chat, Hit
     from macllm.chats.store import Store
 
@@ -146,13 +147,15 @@ def _export(store: "Store", words: list[str], args: argparse.Namespace) -> int:
 def _import(store: "Store", words: list[str], args: argparse.Namespace) -> int:
     from macllm.chats import files
 
-    done = files.import_jsonl(store, Path(words[0]))
-    print(
-        counted(len(done.chats))
-        + " imported"
-        + (f", {len(done.skipped)} there already" if done.skipped else "")
-    )
+    print(imported(files.import_jsonl(store, Path(words[0]))))
     return 0
+
+
+def imported(done: "Imported") -> str:
+    """What an import did, in words."""
+    count = len(done.chats)
+    skipped = f", {len(done.skipped)} there already" if done.skipped else ""
+    return f"{count} chat{'' if count == 1 else 's'} imported{skipped}"
 
 
 def _remove(store: "Store", words: list[str], args: argparse.Namespace) -> int:
@@ -166,11 +169,6 @@ def _remove(store: "Store", words: list[str], args: argparse.Namespace) -> int:
     store.delete(chat.id)
     print(f"deleted {name}")
     return 0
-
-
-def counted(chats: int) -> str:
-    """``1 chat``, ``3 chats``."""
-    return f"{chats} chat" + ("" if chats == 1 else "s")
 
 
 def _fields(chat: "Chat") -> dict[str, Any]:

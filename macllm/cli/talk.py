@@ -1,237 +1,317 @@
-"""A conversation in the terminal: the prompt, slash commands, a reply as it comes, its figures."""
+"""A conversation line by line: what is said, the reply as it comes, and the store that keeps both."""
 
-import contextlib
+import gc
 import os
-import signal
+import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from macllm import paths
+from macllm.chats.records import Chat, State, StoredMessage
+from macllm.chats.store import Store
 from macllm.cli.output import tell
-from macllm.engine.events import Prefill
+from macllm.cli.talk_input import history, interrupt_stops
+from macllm.cli.talk_settings import applied, differing
+from macllm.engine.events import Done, Event, Prefill, Token
 from macllm.engine.figures import figures
 from macllm.engine.request import Limits, Sampling
-from macllm.errors import InputError, MacllmError, OptionError
+from macllm.errors import ContextError, MacllmError
 from macllm.hub.catalogue import STARTER
 
 if TYPE_CHECKING:
-    from macllm.api import LLM, Generation
+    from macllm.api import LLM
 
 _DIM, _BOLD, _OFF = "\033[2m", "\033[1m", "\033[0m"
-_HISTORY_LENGTH = 1000
 _SLOW_PROMPT = 2048  # tokens from which reading the prompt is worth a line
-
-
-class Talk:
-    """A conversation and what the user may change of it."""
-
-    def __init__(self, llm: "LLM", system: str | None, sampling: Sampling, limits: Limits) -> None:
-        self.llm = llm
-        self.system = system
-        self.sampling = sampling
-        self.limits = limits
-        self.cancel = threading.Event()
-        self.chat = llm.chat(system)
-
-    def reply(self, text: str, write: Callable[[str], object]) -> "Generation":
-        """Sends a message; the reply's text goes to ``write`` as it comes."""
-        from macllm.api import collect
-
-        self.cancel.clear()
-        events = self.chat.stream(text, sampling=self.sampling, limits=self.limits, cancel=self.cancel)
-
-        def watched() -> Iterator[object]:
-            for event in events:
-                piece = getattr(event, "text", "")
-                if piece:
-                    write(piece)
-                if isinstance(event, Prefill) and event.total - event.reused >= _SLOW_PROMPT:
-                    tell(f"reading the prompt: {event.done} of {event.total} tokens")
-                yield event
-
-        return collect(watched())  # type: ignore[arg-type]
-
-    def restart(self, system: str | None) -> None:
-        """A new conversation with the same model."""
-        self.system = system
-        self.chat = self.llm.chat(system)
+_SAVE_EVERY_S = 2.0  # while a reply is written
+_SEEDS = 2**32
+_STATES: Mapping[str, State] = {"stop": "complete", "length": "length", "cancelled": "stopped"}
 
 
 @dataclass(frozen=True)
-class Command:
-    """A slash command."""
+class Output:
+    """Where a reply goes as it comes: its text, and what the model thinks before it."""
 
-    usage: str
-    help: str
-    run: Callable[[Talk, str], str | None]  # returns what to print; raises EndOfTalk
+    text: Callable[[str], object]
+    thought: Callable[[str], object] = lambda piece: None
 
 
-class EndOfTalk(Exception):
-    """The user is done."""
+class Talk:
+    """A conversation and what the user may change of it. It enters the store with its first message."""
+
+    def __init__(
+        self,
+        llm: "LLM",
+        system: str | None,
+        sampling: Sampling,
+        limits: Limits,
+        *,
+        store: Store | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.llm = llm
+        self.system = system or ""
+        self.settings: dict[str, Any] = differing(sampling, llm.sampling)  # over the model's own
+        self.limits = limits
+        self.dtype = dtype
+        self.store = store or Store.in_memory()
+        self.chat: Chat | None = None
+        self.branch: list[StoredMessage] = []
+        self.attached: list[str] = []  # go with the next message
+        self.cancel = threading.Event()
+        self._session = llm.chat().session
+
+    @property
+    def options(self) -> tuple[Sampling, Limits]:
+        """What the next reply is asked with. Raises OptionError where the settings do not go together."""
+        return applied(self.settings, self.llm.sampling, self.limits)
+
+    def say(
+        self, text: str, output: Output, *, parent: str | None = None, branch: bool = False
+    ) -> StoredMessage:
+        """Adds a message and has it answered: at the end, or with ``branch`` after ``parent``."""
+        if self.chat is None:
+            kept = dict(self.settings)
+            self.chat = self.store.create(model=self.llm.name, system=self.system, sampling=kept)
+        if not branch:
+            parent = self.branch[-1].id if self.branch else None
+        text = "\n\n".join([*self.attached, text])
+        asked = self.store.add(self.chat.id, "user", text, parent=parent)
+        reply = self.answer(asked.id, output)
+        self.attached = []
+        return reply
+
+    def answer(self, asked: str, output: Output) -> StoredMessage:
+        """Has the message ``asked`` answered, beside the replies that are there.
+
+        What came of an interrupted reply stays. After an error the conversation goes on as if this had not been
+        said; the store still has it.
+        """
+        from macllm_tui.prompting import messages_of
+
+        assert self.chat is not None
+        before = self.branch
+        sampling, limits = self.options
+        if sampling.seed is None:  # drawn here, so that the reply can be had again
+            sampling = replace(sampling, seed=random.randrange(_SEEDS))
+        reply = self.store.add(
+            self.chat.id,
+            "assistant",
+            "",
+            parent=asked,
+            model=self.llm.name,
+            sampling=dict(self.settings),
+            seed=sampling.seed,
+            state="partial",
+        )
+        self.branch = self.store.branch(self.chat.id)
+        messages = messages_of(self.store.chat(self.chat.id), self.branch[:-1])
+        self.cancel.clear()
+        try:
+            events = self.llm.stream(
+                messages, session=self._session, sampling=sampling, limits=limits, cancel=self.cancel
+            )
+            reply = self._written(reply, events, output)
+        except MacllmError as error:
+            self.store.save(replace(self.store.message(reply.id), state="failed", error=str(error)))
+            self.branch = before
+            raise
+        self.branch[-1] = reply
+        return reply
+
+    def _written(self, reply: StoredMessage, events: Iterator[Event], output: Output) -> StoredMessage:
+        text, thought = "", ""
+        start = saved = time.monotonic()
+        for event in events:
+            if isinstance(event, Prefill) and event.total - event.reused >= _SLOW_PROMPT:
+                tell(f"reading the prompt: {event.done} of {event.total} tokens")
+            if not isinstance(event, Token | Done):
+                continue
+            if event.thought:
+                output.thought(event.thought)
+                thought += event.thought
+                reply = replace(reply, thought=thought, thought_s=time.monotonic() - start)
+            if event.text:
+                output.text(event.text)
+                text += event.text
+            if isinstance(event, Done):
+                reply = replace(reply, text=text, state=_STATES[event.reason], metrics=event.metrics)
+                self.store.save(reply)
+            elif time.monotonic() - saved > _SAVE_EVERY_S:
+                saved = time.monotonic()
+                self.store.save(replace(reply, text=text))
+        return reply
+
+    def restart(self, system: str) -> None:
+        """A new conversation with the same model."""
+        self.system, self.chat, self.branch = system, None, []
+
+    def open(self, chat: str) -> Chat:
+        """Goes on with a conversation of the store, with its system prompt and settings."""
+        self.chat = self.store.chat(chat)
+        self.branch = self.store.branch(chat)
+        self.system, self.settings = self.chat.system, dict(self.chat.sampling)
+        return self.chat
+
+    def change(self, name: str, value: Any) -> None:
+        """Changes one setting of this conversation. Raises OptionError where it does not go with the others."""
+        changed = {**self.settings, name: value}
+        applied(changed, self.llm.sampling, self.limits)
+        self.settings = changed
+        if self.chat is not None:
+            self.chat = self.store.update(self.chat.id, sampling=changed)
+
+    def use(self, name: str) -> None:
+        """Goes on with another model. The one before leaves the memory first, and comes back after an error."""
+        import mlx.core as mx
+
+        from macllm.cli.download import DownloadDisplay
+        from macllm.cli.loading import load
+        from macllm.hub.pull import find
+        from macllm.hub.store import mark_used, named
+
+        with DownloadDisplay(name) as display:
+            find(name, display)  # what is none, or does not come, is refused while there still is a model
+        old = self.llm.name if named(self.llm.name) is not None else str(self.llm.loaded.path)
+        del self.llm, self._session
+        gc.collect()
+        mx.clear_cache()
+        try:
+            self.llm = load(name, self.dtype)
+            self.llm.loaded.require_tokenizer()
+        except BaseException:
+            self.llm = load(old, self.dtype)
+            raise
+        finally:
+            self._session = self.llm.chat().session
+        mark_used(name)
+        if self.chat is not None:
+            self.chat = self.store.update(self.chat.id, model=self.llm.name)
 
 
 def talk_through_pipe(talk: Talk) -> int:
-    """Each line of stdin is a message, each reply goes to stdout, all else to stderr."""
+    """Each line of stdin is a message, each reply goes to stdout, all else to stderr. Nothing is kept."""
     for line in sys.stdin:
         text = line.rstrip("\n")
         if text.strip():
-            generation = talk.reply(text, _write)
+            reply = talk.say(text, Output(_write))
             _write("\n")
-            if generation.finish_reason == "length":
-                tell(f"the reply was cut at {len(generation.tokens)} tokens; --max-tokens N allows more")
+            if reply.state == "length" and reply.metrics is not None:
+                tell(f"the reply was cut at {reply.metrics.decode_tokens} tokens; --max-tokens N allows more")
     return 0
 
 
 def talk_on_terminal(talk: Talk, *, plain: bool) -> int:
-    """Reads messages with line editing and history until Ctrl-D or /quit."""
+    """Reads messages with line editing and history until Ctrl-D or /quit. What is said is kept."""
+    talk.store = _open_store()
     colour = not plain and "NO_COLOR" not in os.environ and sys.stdout.isatty()
     dim, bold, off = (_DIM, _BOLD, _OFF) if colour else ("", "", "")
     print(f"{bold}{talk.llm.name}{off}{dim}  /help for commands, Ctrl-C stops a reply, Ctrl-D ends{off}")
     if talk.llm.name == STARTER:
         print(f"{dim}a tiny model to try things with; `macllm list --catalogue` shows better ones{off}")
-    with _history():
-        while True:
-            try:
-                text = input("> ").strip()
-            except EOFError:
-                print()
-                return 0
-            except KeyboardInterrupt:
-                print()
-                continue
-            try:
-                if text.startswith("/"):
-                    _say(run_command(talk, text))
-                elif text:
-                    _answer(talk, text, None if plain else lambda line: print(f"{dim}{line}{off}"))
-            except EndOfTalk:
-                return 0
-            except MacllmError as error:
-                tell(f"macllm: {error}")
+    voice = Voice(dim, off, with_figures=not plain)
+    with history():
+        while (text := _next()) is not None:
+            if not _handled(talk, text, voice):
+                break
+    talk.store.close()
+    return 0
 
 
-def run_command(talk: Talk, line: str) -> str | None:
-    """Runs one slash command; returns what it has to say. Raises InputError for an unknown one."""
-    name, _, rest = line[1:].partition(" ")
-    if name not in COMMANDS:
-        raise InputError(f"there is no command /{name}; /help shows them")
-    return COMMANDS[name].run(talk, rest.strip())
+class Voice:
+    """Shows replies: the text as it comes, a line before what the model thinks and one before its answer."""
+
+    def __init__(self, dim: str, off: str, *, with_figures: bool) -> None:
+        self._dim, self._off = dim, off
+        self._with_figures = with_figures
+
+    def hear(self, talk: Talk, speak: Callable[[Output], StoredMessage]) -> None:
+        """Runs ``speak`` with Ctrl-C as the way to stop it, and shows what comes and how it ended."""
+        thinking = False
+
+        def show_thought(piece: str) -> None:
+            nonlocal thinking
+            if not thinking:
+                _write(f"thinking:\n{self._dim}")
+                thinking = True
+            _write(piece)
+
+        def show_text(piece: str) -> None:
+            nonlocal thinking
+            if thinking:
+                _write(f"{self._off}\nanswer:\n")
+                thinking = False
+            _write(piece)
+
+        try:
+            with interrupt_stops(talk.cancel):
+                reply = speak(Output(show_text, show_thought))
+        finally:
+            if thinking:
+                _write(self._off)
+        print(_end(reply, talk.limits))
+        if self._with_figures and reply.metrics is not None:
+            print(f"{self._dim}{figures(reply.metrics)}{self._off}\n")
 
 
-def _answer(talk: Talk, text: str, show: Callable[[str], object] | None) -> None:
-    with _interrupt_stops(talk.cancel):
-        generation = talk.reply(text, _write)
-    print(" [stopped]" if generation.finish_reason == "cancelled" else "")
-    if show is not None:
-        show(figures(generation.metrics) + "\n")
+def _end(reply: StoredMessage, limits: Limits) -> str:
+    """What is said after the last word of a reply."""
+    if reply.state == "stopped":
+        return " [stopped]"
+    if reply.state == "length" and reply.sampling.get("max_tokens", limits.max_tokens) is None:
+        return " [cut: the context is full; /new begins a new chat]"
+    return " [cut at the token limit]" if reply.state == "length" else ""
 
 
-def _help(talk: Talk, rest: str) -> str:
-    width = max(len(command.usage) for command in COMMANDS.values())
-    return "\n".join(f"  {command.usage:{width}}  {command.help}" for command in COMMANDS.values())
+def _handled(talk: Talk, text: str, voice: Voice) -> bool:
+    """Does what a line says; whether the conversation goes on."""
+    from macllm.cli.talk_commands import EndOfTalk, run_command
+
+    try:
+        if text.startswith("/"):
+            run_command(talk, text, voice)
+        elif text:
+            voice.hear(talk, lambda output: talk.say(text, output))
+    except EndOfTalk:
+        return False
+    except ContextError as error:
+        tell(f"macllm: {error}; /new begins a new chat, /export keeps this one as a file")
+    except MacllmError as error:
+        tell(f"macllm: {error}")
+    except KeyboardInterrupt:
+        print()
+    return True
 
 
-def _set(talk: Talk, rest: str) -> str:
-    if not rest:
-        shown = {**_values(talk.sampling), **_values(talk.limits)}
-        return "\n".join(f"  {name} = {value}" for name, value in shown.items())
-    name, equals, value = rest.partition("=")
-    name, value = name.strip(), value.strip()
-    name = {"temp": "temperature"}.get(name, name)
-    if not equals:
-        raise OptionError(f"/set {rest}: write it as NAME=VALUE, for example /set temp=0.7")
-    changed = {name: _number(name, value)}
-    if name in _values(talk.sampling):
-        talk.sampling = replace(talk.sampling, **changed)  # type: ignore[arg-type]  # a field's own type
-    elif name in _values(talk.limits):
-        talk.limits = replace(talk.limits, **changed)  # type: ignore[arg-type]
-    else:
-        raise OptionError(f"/set {name}: there is no such setting; /set shows them")
-    return f"  {name} = {value}"
-
-
-def _values(settings: Sampling | Limits) -> dict[str, object]:
-    """The settings that are one number."""
-    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    del values["logit_bias" if isinstance(settings, Sampling) else "logprobs"]
-    return {name: value for name, value in values.items() if value is None or type(value) in (int, float)}
-
-
-def _number(name: str, text: str) -> float | int | None:
-    if text == "none" and name in ("seed", "max_tokens"):
+def _next() -> str | None:
+    """The next line; empty after Ctrl-C, None at the end."""
+    try:
+        return input("> ").strip()
+    except EOFError:
+        print()
         return None
-    whole = name in ("seed", "max_tokens") or isinstance(getattr(Sampling(), name, 0.0), int)
+    except KeyboardInterrupt:
+        print()
+        return ""
+
+
+def _open_store() -> Store:
+    """The store, or one that is forgotten where it cannot be kept."""
     try:
-        return int(text) if whole else float(text)
-    except ValueError:
-        what = "a whole number" if whole else "a number"
-        raise OptionError(f"/set {name}={text}: '{text}' is not {what}") from None
-
-
-def _system(talk: Talk, rest: str) -> str:
-    if not rest:
-        return f"  {talk.system}" if talk.system else "  there is no system prompt"
-    talk.restart(rest)
-    return "  new conversation with this system prompt"
-
-
-def _new(talk: Talk, rest: str) -> str:
-    talk.restart(talk.system)
-    return "  new conversation"
-
-
-def _quit(talk: Talk, rest: str) -> None:
-    raise EndOfTalk
-
-
-COMMANDS = {
-    "help": Command("/help", "show the commands", _help),
-    "set": Command("/set [NAME=VALUE]", "change a sampling setting, or show them all", _set),
-    "system": Command("/system [TEXT]", "start over with this system prompt, or show it", _system),
-    "new": Command("/new", "start a new conversation", _new),
-    "quit": Command("/quit", "leave (also Ctrl-D)", _quit),
-}
-
-
-@contextlib.contextmanager
-def _interrupt_stops(cancel: threading.Event) -> Iterator[None]:
-    """Ctrl-C sets ``cancel``: the reply ends between two steps and what came of it stays."""
-    before = signal.signal(signal.SIGINT, lambda number, frame: cancel.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _history() -> Iterator[None]:
-    """Line editing with a history that lasts."""
-    try:
-        import readline
-    except ImportError:  # a Python built without it reads plain lines
-        yield
-        return
-    file = paths.data_dir() / "history"
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY_LENGTH)
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch(mode=0o600)
-            readline.write_history_file(file)
+        store = Store.open()
+    except MacllmError as error:
+        tell(f"macllm: {error}; what is said now is not kept")
+        return Store.in_memory()
+    if store.set_aside is not None:
+        tell(
+            f"the chats could not be read; they were set aside as {store.set_aside} and a new file was begun"
+        )
+    return store
 
 
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _say(text: str | None) -> None:
-    if text:
-        print(text)

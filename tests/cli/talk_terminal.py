@@ -1,0 +1,81 @@
+"""A plain chat in a pseudo-terminal, as a person types at it."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PATIENCE_S = 120.0
+PROMPT = "> "
+
+
+class Terminal:
+    """``macllm chat`` under a terminal of its own."""
+
+    def __init__(self, *words: str, home: Path, folder: Path, **environment: str) -> None:
+        parent, child = pty.openpty()
+        variables = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "MACLLM_HOME": str(home), **environment}
+        variables["PYTHONPATH"] = str(Path(__file__).parent.parent.parent)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "macllm", "chat", *words],
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            cwd=folder,
+            env=variables,
+            start_new_session=True,
+        )
+        os.close(child)
+        self._terminal = parent
+        self.raw = ""
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._terminal)
+
+    def until(self, pattern: str, start: int = 0) -> str:
+        """Waits until what was shown since ``start`` matches; returns all of it, without the cursor's moves."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            shown = plain(self.raw[start:])
+            if re.search(pattern, shown):
+                return shown
+            if select.select([self._terminal], [], [], 0.1)[0]:
+                try:
+                    self.raw += os.read(self._terminal, 65536).decode()
+                except OSError:  # the other end is closed
+                    break
+        raise AssertionError(f"{pattern!r} did not come: {self.raw[start:]!r}")
+
+    def press(self, keys: str) -> int:
+        """Types; returns where the answer will start."""
+        start = len(self.raw)
+        os.write(self._terminal, keys.encode())
+        return start
+
+    def say(self, line: str) -> str:
+        """Types a line, waits for the next prompt, and returns what was shown between the two."""
+        start = self.press(line + "\n")
+        shown = self.until(r"\n> $", start)
+        return shown.partition("\n")[2].removesuffix(PROMPT)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def ended(self) -> int:
+        """The exit code."""
+        return self.process.wait(PATIENCE_S)
+
+
+def plain(text: str) -> str:
+    """What is read of a terminal's output: readline switches bracketed paste on and off around a line."""
+    return re.sub(r"\x1b\[\?2004[hl]", "", text).replace("\r", "")
