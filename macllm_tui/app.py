@@ -13,15 +13,15 @@ from textual.app import App
 from textual.screen import Screen
 
 from macllm.chats.async_store import AsyncStore
-from macllm.engine.client import Engine, Stream
 from macllm.engine.events import Failed, Ready
 from macllm.engine.protocol import Load, ModelRef
+from macllm.engine.stream import Engine, Stream
 from macllm.errors import MacllmError
+from macllm_tui.bindings import keymap
 from macllm_tui.conversation import Conversation
 from macllm_tui.home import Home, UserHome
 from macllm_tui.reply import Reply
 from macllm_tui.screens.chat import ChatScreen
-from macllm_tui.bindings import keymap
 from macllm_tui.settings import Settings
 from macllm_tui.themes import NAMES, app_arguments, install
 from macllm_tui.widgets.banner import Banner
@@ -138,7 +138,7 @@ class MacllmApp(App[None]):
         if ref is None:
             from macllm_tui.screens.welcome import WelcomeScreen
 
-            ref = await self.push_screen_wait(WelcomeScreen(self.engine, self.downloads))
+            ref = await self.ask(WelcomeScreen(self.engine, self.downloads))
         if ref is not None:
             await self.use_model(ref)
 
@@ -164,7 +164,7 @@ class MacllmApp(App[None]):
         from macllm_tui.screens.models import ModelsScreen
 
         current = self.conversation.model.name if self.conversation.model is not None else ""
-        return await self.push_screen_wait(ModelsScreen(self.engine, self.downloads, current=current))
+        return await self.ask(ModelsScreen(self.engine, self.downloads, current=current))
 
     async def use_model(self, ref: ModelRef) -> None:
         """Makes it the conversation's model and loads it; esc stops the load."""
@@ -243,7 +243,7 @@ class MacllmApp(App[None]):
             return
         choice: str | None = chat.overflow
         if choice == "ask":
-            choice = await self.push_screen_wait(ContextChoice(sentence))
+            choice = await self.ask(ContextChoice(sentence))
         if choice is not None:
             await make_room(self.chat_screen, reply, choice)
 
@@ -262,7 +262,7 @@ class MacllmApp(App[None]):
     def _watch(self) -> None:
         """Says that the engine died where nobody was waiting for it."""
         if not self.engine.alive and not self._banner().display:
-            self._failed(Failed("The engine stopped.", 1, "EngineDied"))
+            self._failed(Failed(self.engine.problem or "the engine stopped", 1, "EngineDied"))
 
     # -- screens -----------------------------------------------------------------------------------------
 
@@ -278,7 +278,17 @@ class MacllmApp(App[None]):
         """Teaches the model in use; a run under way is shown again."""
         from macllm_tui.screens.finetune import FineTuneScreen
 
-        await self.push_screen(FineTuneScreen(self.engine, self.chat_screen.require_model()))
+        def keep(run: TrainingRun) -> None:
+            self.training = run
+
+        base = self.training.request.model if self.training is not None else self.chat_screen.require_model()
+        await self.push_screen(
+            FineTuneScreen(self.engine, base, run=self.training, choose_model=self.pick_model, keep=keep)
+        )
+
+    async def ask(self, screen: Screen[T]) -> T | None:
+        """What a drawer or a screen comes to; None where it was left."""
+        return await self.push_screen_wait(screen)
 
     # -- small things ------------------------------------------------------------------------------------
 

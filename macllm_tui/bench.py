@@ -12,10 +12,11 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from macllm.engine.client import Engine, EngineClient, Stream
+from macllm.engine.client import EngineClient
 from macllm.engine.events import Done, Failed, Machine
 from macllm.engine.protocol import Generate, Load, ModelRef, Request
 from macllm.engine.request import Limits
+from macllm.engine.stream import Engine, Stream
 from macllm.errors import MacllmError
 from macllm.tokenizer.messages import Message
 from macllm_tui.app import MacllmApp, Start
@@ -37,7 +38,8 @@ class ScreenCost:
     loop_lag_ms_p50: float
     loop_lag_ms_p99: float
     tokens: int
-    rounds: int
+    engine_runs: tuple[float, ...]
+    app_runs: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -69,14 +71,15 @@ async def _measure(model: ModelRef, tokens: int, rounds: int) -> ScreenCost:
         engine_tps,
         app_tps,
         app_tps / engine_tps,
-        _rank(ordered, 0.50),
-        _rank(ordered, 0.99),
+        rank(ordered, 0.50),
+        rank(ordered, 0.99),
         tokens,
-        rounds,
+        tuple(alone),
+        tuple(inside),
     )
 
 
-def _rank(ordered: Sequence[float], share: float) -> float:
+def rank(ordered: Sequence[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
@@ -116,9 +119,9 @@ async def _with_app(engine: Engine, model: ModelRef, tokens: int, lags: list[flo
             home=RecordedHome(model),
         )
 
-        async def drive(pilot: Pilot[None]) -> None:
+        async def drive(pilot: Pilot[object]) -> None:
             await app.begun.wait()
-            with _watching(lags):
+            with loop_lag(lags):
                 reply = await app.conversation.say(PROMPT)
                 await app.chat_screen.start(reply, appended=True)
                 while app.conversation.replies:
@@ -135,7 +138,7 @@ async def _with_app(engine: Engine, model: ModelRef, tokens: int, lags: list[flo
 
 
 @contextmanager
-def _watching(lags: list[float]) -> Iterator[None]:
+def loop_lag(lags: list[float]) -> Iterator[None]:
     """Collects how many milliseconds later than asked the event loop comes back."""
 
     async def watch() -> None:
@@ -164,6 +167,10 @@ class _Kept:
     @property
     def alive(self) -> bool:
         return self._engine.alive
+
+    @property
+    def problem(self) -> str:
+        return self._engine.problem
 
     async def start(self) -> None:
         return

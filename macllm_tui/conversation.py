@@ -7,9 +7,9 @@ from typing import Any
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.records import Chat, StoredMessage
-from macllm.engine.client import Engine, Stream
 from macllm.engine.protocol import Count, Generate, ModelRef
 from macllm.engine.request import Limits
+from macllm.engine.stream import Engine, Stream
 from macllm.errors import InputError
 from macllm.tokenizer.messages import Message
 from macllm_tui.prompting import SUMMARISE, messages_of, split_settings

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from macllm.engine.client import Engine, EngineClient
+from macllm.engine.client import EngineClient
 from macllm.engine.recording import Recorder
+from macllm.engine.stream import Engine
 from macllm_tui import settings
 from macllm_tui.app import MacllmApp, Start
 

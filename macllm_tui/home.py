@@ -1,4 +1,4 @@
-"""What the app asks of this machine outside its engine and its chats: which model to begin with, and what to remember."""
+"""What the app asks of this machine beside its engine and its chats: the model to begin with, and what to remember."""
 
 from typing import Protocol
 

@@ -11,10 +11,9 @@ async def make_room(screen: ChatScreen, reply: Reply, choice: str) -> None:
     """Does what was chosen and has the reply written, or continued, where there is room again."""
     if choice == "stop":
         return
-    if choice == "summarise":
-        if not await _summarise(screen):
-            screen.tell("there are too few turns to summarise; the oldest are dropped instead")
-            choice = "drop"
+    if choice == "summarise" and not await _summarise(screen):
+        screen.tell("there are too few turns to summarise; the oldest are dropped instead")
+        choice = "drop"
     if choice == "drop":
         await screen.conversation.change(overflow="drop")
     message = reply.message

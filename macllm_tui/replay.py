@@ -16,6 +16,7 @@ from macllm.errors import InputError
 from macllm_tui.app import MacllmApp
 from macllm_tui.home import RecordedHome
 from macllm_tui.settings import Settings
+from macllm_tui.training import TrainingRun
 
 NOON = datetime(2026, 1, 15, 12, 0)  # a fixed clock, so that the same recording gives the same picture
 
@@ -32,7 +33,7 @@ def replay(recording: Path, size: tuple[int, int], screenshot: Path | None, them
         chats, home = Path(folder) / "chats.db", RecordedHome(_model(engine.requests))
         app = MacllmApp(engine, settings, chats=chats, home=home, clock=lambda: NOON)
 
-        async def drive(pilot: Pilot[None]) -> None:
+        async def drive(pilot: Pilot[object]) -> None:
             await play(app, pilot, engine.requests)
             shown.append(_svg(app) if screenshot is not None else _text(app))
             await app.leave()
@@ -45,18 +46,19 @@ def replay(recording: Path, size: tuple[int, int], screenshot: Path | None, them
     return shown[0]
 
 
-async def play(app: MacllmApp, pilot: Pilot[None], requests: Sequence[Request]) -> None:
+async def play(app: MacllmApp, pilot: Pilot[object], requests: Sequence[Request]) -> None:
     """Says in the app what was said in the recording, and waits for each reply."""
     await app.begun.wait()
     for request in requests:
         if isinstance(request, Generate):
             await _say(app, request)
         elif isinstance(request, Train):
-            await app.open_finetune(request)
+            app.training = TrainingRun(app.engine, request)
+            await app.open_finetune()
         await settle(app, pilot)
 
 
-async def settle(app: MacllmApp, pilot: Pilot[None]) -> None:
+async def settle(app: MacllmApp, pilot: Pilot[object]) -> None:
     """Waits until no reply is under way and the screen shows all there is."""
     await app.workers.wait_for_complete(
         [worker for worker in app.workers if worker.group in ("replies", "actions", "load")]

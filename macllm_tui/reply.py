@@ -1,14 +1,14 @@
 """One reply being written: takes the engine's events, keeps what came and saves it as it comes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.records import StoredMessage
-from macllm.engine.client import Stream
-from macllm.engine.events import Done, Event, Failed, Ready, Token, Trimmed
+from macllm.engine.events import Done, Failed, Ready, Token, Trimmed
 from macllm.engine.metrics import Metrics
+from macllm.engine.stream import Batch, Stream
 
 SAVE_EVERY_S = 1.0  # what a crash of the app itself may lose
 
@@ -17,7 +17,7 @@ SAVE_EVERY_S = 1.0  # what a crash of the app itself may lose
 class Update:
     """What a batch of events added to a reply; ``drafted`` are spans of ``text`` that were drafted and accepted."""
 
-    events: Sequence[Event]
+    events: Batch
     text: str = ""
     thought: str = ""
     drafted: tuple[tuple[int, int], ...] = ()
@@ -53,7 +53,7 @@ class Reply:
             await self._store.save(self.message)
         return self.message
 
-    def _take(self, batch: Sequence[Event]) -> None:
+    def _take(self, batch: Batch) -> None:
         text: list[str] = []
         thought: list[str] = []
         drafted: list[tuple[int, int]] = []
@@ -75,7 +75,7 @@ class Reply:
         if self.listener is not None:
             self.listener(update)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: object) -> None:
         """What an event says of the whole reply."""
         if isinstance(event, Ready):
             self.message = replace(self.message, model=event.model, model_hash=event.hash)

@@ -19,7 +19,7 @@ async def search(screen: ChatScreen, argument: str) -> None:
     """Finds a chat by what was said in it."""
     from macllm_tui.drawers.search import ChatSearch
 
-    found = await screen.app.push_screen_wait(ChatSearch(screen.app.store, words=argument))
+    found = await screen.app.ask(ChatSearch(screen.app.store, words=argument))
     if found is not None:
         chat, message = found
         await screen.open_chat(chat, message)
@@ -33,10 +33,7 @@ async def rename(screen: ChatScreen, argument: str) -> None:
         from macllm_tui.drawers.choices import TextInput
 
         chat = screen.conversation.chat
-        argument = (
-            await screen.app.push_screen_wait(TextInput("Title of this chat", chat.title if chat else ""))
-            or ""
-        )
+        argument = await screen.app.ask(TextInput("Title of this chat", chat.title if chat else "")) or ""
     if argument:
         await screen.conversation.change(title=argument)
         await screen.refresh_chats()
@@ -49,7 +46,7 @@ async def delete(screen: ChatScreen, argument: str) -> None:
     chat = screen.conversation.chat
     if chat is None:
         raise InputError("this chat is empty; there is nothing to delete")
-    if await screen.app.push_screen_wait(Confirm(f"Delete “{chat.title}”? It cannot be had back.", "delete")):
+    if await screen.app.ask(Confirm(f"Delete “{chat.title}”? It cannot be had back.", "delete")):
         if screen.conversation.reply is not None:
             screen.conversation.reply.stop()
         await screen.new_chat()
@@ -73,7 +70,7 @@ async def system(screen: ChatScreen, argument: str) -> None:
     if not argument:
         from macllm_tui.drawers.system import SystemDrawer
 
-        text = await screen.app.push_screen_wait(SystemDrawer(screen.conversation.system, screen.app.store))
+        text = await screen.app.ask(SystemDrawer(screen.conversation.system, screen.app.store))
     if text is not None:
         await screen.conversation.change(system=text)
         screen.refresh_header()
@@ -84,9 +81,7 @@ async def sampler(screen: ChatScreen, argument: str) -> None:
     """Opens the sampling settings of this chat."""
     from macllm_tui.drawers.sampler import SamplerDrawer
 
-    overrides = await screen.app.push_screen_wait(
-        SamplerDrawer(_defaults(screen), screen.conversation.settings)
-    )
+    overrides = await screen.app.ask(SamplerDrawer(_defaults(screen), screen.conversation.settings))
     if overrides is not None:
         await screen.conversation.change(sampling=dict(overrides))
 

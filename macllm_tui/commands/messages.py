@@ -85,7 +85,7 @@ async def copy(screen: ChatScreen, argument: str) -> None:
 
 async def copy_code(screen: ChatScreen, argument: str) -> None:
     """Copies the code blocks of a reply."""
-    from macllm_tui.widgets.code import code_of
+    from macllm_tui.widgets.fences import code_of
 
     blocks = code_of(_target(screen, "assistant").text)
     if not blocks:
@@ -112,7 +112,7 @@ async def export(screen: ChatScreen, argument: str) -> None:
         from macllm_tui.drawers.choices import Choose
 
         options = {"md": "Markdown, to read and share", "jsonl": "JSONL, for fine-tuning and other tools"}
-        kind = await screen.app.push_screen_wait(Choose("Export this chat as", options))
+        kind = await screen.app.ask(Choose("Export this chat as", options))
         if kind is None:
             return
         argument = str(Path.cwd() / f"chat-{chat.id}.{kind}")

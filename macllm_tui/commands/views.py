@@ -28,7 +28,7 @@ async def prompt_history(screen: ChatScreen, argument: str) -> None:
     """Finds an earlier prompt and puts it into the prompt."""
     from macllm_tui.drawers.history import PromptHistory
 
-    text = await screen.app.push_screen_wait(PromptHistory(screen.app.store))
+    text = await screen.app.ask(PromptHistory(screen.app.store))
     if text is not None:
         screen.prompt.text = text
         screen.prompt.move_cursor(screen.prompt.document.end)
@@ -66,7 +66,7 @@ async def sidebar(screen: ChatScreen, argument: str) -> None:
 async def metrics(screen: ChatScreen, argument: str) -> None:
     """Shows or hides the panel, and remembers it."""
     screen.app.change_settings(replace(screen.app.settings, metrics=not screen.app.settings.metrics))
-    screen.arrange()
+    screen.lay_out()
 
 
 async def help_(screen: ChatScreen, argument: str) -> None:
@@ -81,7 +81,7 @@ async def theme(screen: ChatScreen, argument: str) -> None:
     if not argument:
         from macllm_tui.drawers.choices import Choose
 
-        chosen = await screen.app.push_screen_wait(Choose("Colours", dict(zip(names, names, strict=True))))
+        chosen = await screen.app.ask(Choose("Colours", dict(zip(names, names, strict=True))))
         if chosen is None:
             return
         argument = chosen

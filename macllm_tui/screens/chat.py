@@ -66,7 +66,7 @@ class ChatScreen(Screen[None]):
     }
     """
 
-    app: MacllmApp  # type: ignore[assignment]  # a screen of this app only
+    app: MacllmApp  # a screen of this app only
 
     def __init__(self, conversation: Conversation) -> None:
         super().__init__()
@@ -104,12 +104,12 @@ class ChatScreen(Screen[None]):
     # -- what is shown -----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        self.arrange()
+        self.lay_out()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.arrange()
+        self.lay_out()
 
-    def arrange(self) -> None:
+    def lay_out(self) -> None:
         """Shows the sidebar, the panel or the one status line, as the width and the user want it."""
         width, metrics = self.app.size.width, self.app.settings.metrics
         by_width = self.app.settings.sidebar and width >= SIDEBAR_FROM
@@ -120,7 +120,7 @@ class ChatScreen(Screen[None]):
     def toggle_sidebar(self) -> None:
         """Shows or hides the list of chats."""
         self._sidebar = not self.query_one(ChatList).display
-        self.arrange()
+        self.lay_out()
 
     async def show_chat(self) -> None:
         """Shows the open conversation from its store, with the reply that is under way in it."""
@@ -225,7 +225,6 @@ class ChatScreen(Screen[None]):
             self.prompt.text = text  # nothing typed is lost
             raise
         self.editing = self.resuming = None
-        self.app.prompt_history_changed()
         await self.start(reply, appended=editing is None and resuming is None)
 
     async def start(self, reply: Reply, *, appended: bool = False) -> None:

@@ -19,6 +19,7 @@ class ChatList(OptionList):
     DEFAULT_CSS = """
     ChatList {
         width: 24; height: 1fr; border: none; border-right: solid $panel; padding: 0 1 0 0;
+        text-wrap: nowrap; text-overflow: ellipsis; scrollbar-size-vertical: 1;
         background: $background;
         &:focus { border: none; border-right: solid $primary; }
         & > .option-list--option-disabled { color: $text-muted; }
