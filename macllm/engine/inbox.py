@@ -54,7 +54,8 @@ class Inbox:
 
     def _take(self, raw: dict[str, Any], received: float) -> None:
         if "cancel" in raw:
-            flag = self._cancels.get(raw["cancel"])
+            number = raw["cancel"]
+            flag = self._cancels.get(number) if isinstance(number, int) else None
             if flag is not None:  # else it ended while the line was on its way
                 flag.set()
             return

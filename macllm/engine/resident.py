@@ -73,6 +73,7 @@ class Resident:
         self._idle.clear()
         self._leased.clear()
         gc.collect()
+        mx.synchronize()  # a step that nobody waits for any more may be under way
         mx.clear_cache()
         mx.reset_peak_memory()
 

@@ -8,17 +8,21 @@ process that started it. ``macllm.engine.client`` is the other side.
 import os
 import sys
 import threading
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from macllm.engine.facts import machine
-from macllm.engine.inbox import Inbox
-from macllm.engine.outbox import Outbox
-from macllm.engine.service import Service
+if TYPE_CHECKING:
+    from macllm.engine.inbox import Inbox
 
 
 def main() -> NoReturn:
     """Serves until stdin ends."""
     requests, answers = _private_pipes()
+    # what they import may print
+    from macllm.engine.facts import machine
+    from macllm.engine.inbox import Inbox
+    from macllm.engine.outbox import Outbox
+    from macllm.engine.service import Service
+
     outbox = Outbox(lambda line: _write(answers, line))
     outbox.put(0, machine())
     inbox = Inbox(outbox)
@@ -39,7 +43,7 @@ def _private_pipes() -> tuple[int, int]:
     return requests, answers
 
 
-def _read(inbox: Inbox, requests: int) -> NoReturn:
+def _read(inbox: "Inbox", requests: int) -> NoReturn:
     try:
         with open(requests, "rb") as lines:
             inbox.read(lines)
