@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = ("prefill", "decode", "host", "start", "help", "import", "load")
+GROUPS = ("prefill", "decode", "host", "start", "help", "import", "load", "app")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ def _rows(settings: Settings, say: Say) -> Iterator[Row]:
     if settings.wants("load"):
         say("memory of a load")
         yield from _load(settings)
+    if settings.wants("app"):
+        from bench.screen import measure_app  # Textual is imported for these rows only
+
+        yield from measure_app(settings, say)
 
 
 def _host(settings: Settings) -> Row:

@@ -35,7 +35,7 @@ def replay(recording: Path, size: tuple[int, int], screenshot: Path | None, them
 
         async def drive(pilot: Pilot[object]) -> None:
             await play(app, pilot, engine.requests)
-            shown.append(_svg(app) if screenshot is not None else _text(app))
+            shown.append(_svg(app) if screenshot is not None else screen_text(app))
             await app.leave()
 
         app.run(headless=True, size=size, auto_pilot=drive)
@@ -111,7 +111,7 @@ def _console(app: MacllmApp) -> Console:
     return console
 
 
-def _text(app: MacllmApp) -> str:
+def screen_text(app: MacllmApp) -> str:
     lines = _console(app).export_text().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

@@ -1,0 +1,81 @@
+"""The real app in a real terminal on the real starter model: what a person does in the first minutes."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+
+from macllm.hub.pull import pull
+
+PROMPT_READY = r"\d+ tok/s|ctx 0"
+FIGURES = r"[\d.]+ tok/s · \d+ tok · TTFT"
+
+
+@pytest.fixture
+def home(macllm_home: Path, starter_gguf: Path) -> Path:
+    """A data folder with the starter installed."""
+    pull(str(starter_gguf), name="starter")
+    return macllm_home
+
+
+@pytest.fixture
+def terminal(home: Path) -> Iterator[Terminal]:
+    with tempfile.TemporaryDirectory() as folder:  # short: the path of a socket has little room
+        opened = Terminal(Path(folder), "chat", "starter", "--temp", "0", MACLLM_HOME=str(home))
+        yield opened
+        opened.close()
+
+
+def test_a_first_conversation(terminal: Terminal) -> None:
+    terminal.wait("starter")
+    terminal.wait(r"ctx \S+/\d")  # the model is loaded
+
+    terminal.type("What is the capital of France?")
+    terminal.wait(r"\d+ tok\b")
+    terminal.press("Enter")
+    terminal.wait("The capital of France is Paris")
+    terminal.wait(FIGURES)
+
+    terminal.type("Write a very long story about a lighthouse.")
+    terminal.press("Enter")
+    first = terminal.wait(_streaming)
+    terminal.wait(lambda screen: _streaming(screen) and screen != first)  # text or figures move
+    terminal.press("Escape")
+    terminal.wait("stopped")
+
+    terminal.press("Up")  # the last message, to be edited
+    terminal.wait("Editing your message")
+    for _ in range(60):
+        terminal.press("BSpace")
+    terminal.type("What is the capital of Italy?")
+    terminal.press("Enter")
+    terminal.wait("Rome")
+    terminal.wait("‹2/2›")
+
+    terminal.press("M-Up")
+    terminal.press("r")
+    terminal.wait(lambda screen: len(re.findall("‹2/2›", screen)) == 2)
+
+    terminal.press("M-Up", "M-Up")
+    terminal.press("[")
+    terminal.wait("lighthouse")
+    terminal.wait("‹1/2›")
+
+    terminal.press("C-q")
+    terminal.wait_for_end()
+    terminal.start()
+    screen = terminal.wait("What is the capital of France")  # its title, in the list of chats
+    assert "today" in screen
+    terminal.press("C-o")
+    terminal.wait("lighthouse|capital")
+    terminal.type("lighthouse")
+    terminal.wait("lighthouse")
+    terminal.press("Enter")
+    terminal.wait("The capital of France is Paris")
+
+
+def _streaming(screen: str) -> bool:
+    return "lighthouse" in screen and re.search(r"DECODE", screen) is not None
