@@ -1,55 +1,32 @@
 """Option groups that several commands share, under mlx-lm's flag names, and what they say as engine data."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from macllm.backend import DTYPES
 from macllm.engine.request import Limits, Sampling
+from macllm.engine.settings_text import SETTINGS
 
 MAX_TOKENS = 2048  # where nobody watches who could stop a model that goes in circles
 
-# flag, field of Sampling, number type, help; the order is the help's
-_SAMPLING: tuple[tuple[str, str, type[int] | type[float], str], ...] = (
-    ("--temp", "temperature", float, "randomness; 0 always takes the most likely token"),
-    ("--top-k", "top_k", int, "draw from the N most likely tokens; 0 is off"),
-    (
-        "--top-p",
-        "top_p",
-        float,
-        "draw from the most likely tokens that together have this probability; 1 is off",
-    ),
-    (
-        "--min-p",
-        "min_p",
-        float,
-        "drop tokens below this share of the most likely one's probability; 0 is off",
-    ),
-    ("--xtc-probability", "xtc_probability", float, "chance of a step to leave out the most likely tokens"),
-    ("--xtc-threshold", "xtc_threshold", float, "probability above which XTC may leave a token out"),
-    (
-        "--repetition-penalty",
-        "repetition_penalty",
-        float,
-        "above 1 makes recent tokens less likely; 1 is off",
-    ),
-    ("--repetition-context", "repetition_context", int, "tokens that the penalties look back at; 0 is all"),
-    ("--presence-penalty", "presence_penalty", float, "taken once from the logit of a token that occurred"),
-    ("--frequency-penalty", "frequency_penalty", float, "taken from a token's logit for each occurrence"),
-    ("--dry-multiplier", "dry_multiplier", float, "strength of the penalty on repeated sequences; 0 is off"),
-    ("--dry-base", "dry_base", float, "growth of that penalty with the sequence's length"),
-    ("--dry-allowed-length", "dry_allowed_length", int, "longest sequence that may repeat free of it"),
-    ("--seed", "seed", int, "the same seed gives the same text"),
-)
+_NUMBERS: Mapping[str, type[int] | type[float]] = {"whole": int, "number": float}
+_SAMPLING = tuple(setting for setting in SETTINGS if setting.of is Sampling)  # the order is the help's
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Adds the options that :func:`sampling_from` and :func:`limits_from` read."""
     group = parser.add_argument_group("sampling (without these, the model's own defaults)")
-    for flag, field, kind, text in _SAMPLING:
-        metavar = "N" if kind is int else "X"
-        group.add_argument(flag, dest=field, type=_checked(Sampling, field, kind), metavar=metavar, help=text)
+    for setting in _SAMPLING:
+        kind = _NUMBERS[setting.kind]
+        group.add_argument(
+            f"--{setting.name}",
+            dest=setting.field,
+            type=_checked(Sampling, setting.field, kind),
+            metavar="N" if kind is int else "X",
+            help=setting.help,
+        )
     group.add_argument(
         "--logit-bias",
         type=_bias,
@@ -70,14 +47,29 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def overrides_from(args: argparse.Namespace) -> dict[str, Any]:
+    """What the user gave, by the names of Sampling's and Limits' fields, as a chat of the app keeps it."""
+    given = _given(args)
+    if args.logit_bias:
+        given["logit_bias"] = {str(token): bias for token, bias in args.logit_bias}
+    if args.max_tokens is not None:
+        given["max_tokens"] = args.max_tokens
+    if args.stop:
+        given["stop"] = list(args.stop)
+    return given
+
+
 def sampling_from(args: argparse.Namespace, defaults: Sampling) -> Sampling:
     """``defaults`` (the model's) with what the user gave on top."""
-    given: dict[str, Any] = {
-        field: value for _, field, _, _ in _SAMPLING if (value := getattr(args, field)) is not None
-    }
+    given = _given(args)
     if args.logit_bias:
         given["logit_bias"] = {**defaults.logit_bias, **dict(args.logit_bias)}
     return replace(defaults, **given)
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    found = {setting.field: getattr(args, setting.field) for setting in _SAMPLING}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def limits_from(args: argparse.Namespace, *, watched: bool = False) -> Limits:

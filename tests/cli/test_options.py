@@ -51,6 +51,7 @@ def test_nothing_given_is_the_models_defaults() -> None:
         ("--dry-multiplier", "0.8", "dry_multiplier", 0.8),
         ("--dry-base", "2", "dry_base", 2.0),
         ("--dry-allowed-length", "4", "dry_allowed_length", 4),
+        ("--dry-context", "512", "dry_context", 512),
         ("--seed", "0", "seed", 0),
     ],
 )
