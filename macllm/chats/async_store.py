@@ -24,6 +24,7 @@ class AsyncStore:
         self._thread = thread
         self.path = store.path
         self.set_aside = store.set_aside
+        self.salvaged = store.salvaged
 
     @classmethod
     async def open(cls, path: Path | None = None) -> "AsyncStore":

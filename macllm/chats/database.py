@@ -5,10 +5,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from macllm.chats.migrations import migrate
+from macllm.chats.salvage import salvage
 from macllm.errors import MacllmError
 
 _BUSY_MS = 5000  # two apps may be open; no transaction of theirs takes long
@@ -22,20 +24,32 @@ class _Damaged(Exception):
     """The file cannot be used as a database."""
 
 
-def open_database(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+@dataclass(frozen=True)
+class SetAside:
+    """Where a damaged database was moved, and how many of its chats could be taken over."""
+
+    path: Path
+    chats: int = 0
+
+
+def open_database(path: Path) -> tuple[sqlite3.Connection, SetAside | None]:
     """The database at ``path`` at the newest schema, made where there is none.
 
-    The second value says where a damaged one was moved. Raises MacllmError where the file cannot be read or
-    written, or belongs to a newer macllm.
+    The second value says that a damaged one was found there. Raises MacllmError where the file cannot be read
+    or written, or belongs to a newer macllm.
     """
     set_aside = None
     for _ in range(2):
         _make_private(path)
         inode = path.stat().st_ino
         try:
-            return _opened(path), set_aside
+            connection = _opened(path)
         except _Damaged:
             set_aside = _set_aside(path, inode) or set_aside
+            continue
+        return connection, None if set_aside is None else SetAside(
+            set_aside, _salvaged(set_aside, connection)
+        )
     raise MacllmError(f"{path} is damaged and cannot be replaced; move it away and start again")
 
 
@@ -124,6 +138,13 @@ def _set_aside(path: Path, inode: int) -> Path | None:
         shared.unlink(missing_ok=True)
         _mark(path).unlink(missing_ok=True)
     return target
+
+
+def _salvaged(damaged: Path, connection: sqlite3.Connection) -> int:
+    try:
+        return salvage(damaged, connection)
+    except sqlite3.Error:  # nothing of it can be read
+        return 0
 
 
 @contextlib.contextmanager

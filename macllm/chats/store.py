@@ -11,7 +11,7 @@ from typing import Any
 
 from macllm import paths
 from macllm.chats import rows, search
-from macllm.chats.database import open_database, open_in_memory, told
+from macllm.chats.database import SetAside, open_database, open_in_memory, told
 from macllm.chats.records import Chat, Hit, Preset, StoredMessage
 from macllm.errors import InputError
 
@@ -28,17 +28,18 @@ class Store:
     Raises InputError for an id that is not there and MacllmError where the file cannot be read or written.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, set_aside: Path | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, damage: SetAside | None) -> None:
         self.path = path
-        self.set_aside = set_aside  # where a damaged database was moved
+        self.set_aside = damage.path if damage is not None else None  # where a damaged database was moved
+        self.salvaged = damage.chats if damage is not None else 0  # chats taken over from it
         self._connection = connection
 
     @classmethod
     def open(cls, path: Path | None = None) -> "Store":
         """The store at ``path`` (``chats.db`` in the data folder), made where there is none."""
         path = paths.data_dir() / "chats.db" if path is None else path
-        connection, set_aside = open_database(path)
-        store = cls(connection, path, set_aside)
+        connection, damage = open_database(path)
+        store = cls(connection, path, damage)
         store._stop_abandoned()
         return store
 
@@ -224,6 +225,7 @@ class Store:
 
         Newest first in each. No word of it is syntax.
         """
+        words = rows.clean(words)
         hits: dict[tuple[str, str], Hit] = {}
         for sql, whole in ((rows.TITLES, False), (rows.MESSAGES, True), (rows.MESSAGES, False)):
             query = search.query(words, whole=whole)
@@ -380,3 +382,10 @@ def shortened(text: str) -> str:
         return line
     cut = line.rfind(" ", TITLE_LENGTH // 2, TITLE_LENGTH)
     return line[: cut if cut > 0 else TITLE_LENGTH - 1].rstrip(" ,;:.-") + "…"
+
+
+def damage_sentence(store: Store) -> str:
+    """What the user is told of a database that was set aside."""
+    came = {0: "nothing of it could be read", 1: "one chat could be read"}
+    saved = came.get(store.salvaged, f"{store.salvaged} chats could be read")
+    return f"{store.path} was damaged: {saved}, and the file is kept as {store.set_aside}"

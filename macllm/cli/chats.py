@@ -62,15 +62,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Opens the store and does what was asked."""
-    from macllm.chats.store import Store
+    from macllm.chats.store import Store, damage_sentence
 
     action, words = (args.words[0], args.words[1:]) if args.words else ("list", [])
     _check(action, words, args)
     store = Store.open()
     if store.set_aside is not None:
-        tell(
-            f"the chats could not be read; they were set aside as {store.set_aside} and a new file was begun"
-        )
+        tell(damage_sentence(store))
     try:
         return {"list": _list, "search": _search, "export": _export, "import": _import, "rm": _remove}[
             action

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from macllm.chats.records import Chat, State, StoredMessage
-from macllm.chats.store import Store
+from macllm.chats.store import Store, damage_sentence
 from macllm.cli.output import tell
 from macllm.cli.talk_input import history, interrupt_stops
 from macllm.cli.talk_settings import applied, differing
@@ -306,9 +306,7 @@ def _open_store() -> Store:
         tell(f"macllm: {error}; what is said now is not kept")
         return Store.in_memory()
     if store.set_aside is not None:
-        tell(
-            f"the chats could not be read; they were set aside as {store.set_aside} and a new file was begun"
-        )
+        tell(damage_sentence(store))
     return store
 
 
