@@ -7,6 +7,7 @@ from typing import Any
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.records import Chat, StoredMessage
+from macllm.engine.events import Ready
 from macllm.engine.protocol import Count, Generate, ModelRef
 from macllm.engine.request import Limits
 from macllm.engine.stream import Engine, Stream
@@ -27,6 +28,7 @@ class Conversation:
         self._engine = engine
         self._open_store = store  # it is opened while the screen is already there
         self.model: ModelRef | None = None
+        self.ready: Ready | None = None  # what the engine said of the model it holds
         self.system = ""
         self.settings: Mapping[str, Any] = {}
         self.chat: Chat | None = None
@@ -74,7 +76,7 @@ class Conversation:
         model, chat = self._require_model(), self._require_chat()
         used = self._used_settings()
         message = await self._store.add(
-            chat.id, "assistant", "", parent=asked, model=model.name, sampling=used, state="partial"
+            chat.id, "assistant", "", parent=asked, sampling=used, state="partial", **self._written_by(model)
         )
         await self._reload(await self._store.chat(chat.id))
         return self._start(message, self.branch[:-1], used)
@@ -91,9 +93,9 @@ class Conversation:
             parent=old.parent,
             thought=old.thought,
             thought_s=old.thought_s,
-            model=model.name,
             sampling=used,
             state="partial",
+            **self._written_by(model),
         )
         await self._reload(await self._store.chat(chat.id))
         return self._start(message, self.branch, used, continue_final=bool(text))
@@ -176,6 +178,10 @@ class Conversation:
     def _messages(self, branch: Sequence[StoredMessage]) -> tuple[Message, ...]:
         chat = self.chat or Chat(id="", system=self.system)
         return messages_of(chat, branch)
+
+    def _written_by(self, model: ModelRef) -> dict[str, str]:
+        known = self.ready is not None and self.ready.model == model.name
+        return {"model": model.name, "model_hash": self.ready.hash if known and self.ready is not None else ""}
 
     def _used_settings(self) -> dict[str, Any]:
         """The chat's settings with a seed drawn here, so that a reply can be had again."""

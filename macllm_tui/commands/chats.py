@@ -101,4 +101,5 @@ async def set_(screen: ChatScreen, argument: str) -> None:
 
 
 def _defaults(screen: ChatScreen) -> Sampling:
-    return screen.ready.sampling if screen.ready is not None else Sampling()
+    ready = screen.conversation.ready
+    return ready.sampling if ready is not None else Sampling()

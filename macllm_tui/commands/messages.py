@@ -90,7 +90,7 @@ async def copy_code(screen: ChatScreen, argument: str) -> None:
     blocks = code_of(_target(screen, "assistant").text)
     if not blocks:
         raise InputError("there is no code in this message")
-    screen.app.copy_to_clipboard("\n\n".join(blocks))
+    screen.app.copy_to_clipboard("\n".join(blocks).rstrip("\n"))
     screen.tell("copied the code" if len(blocks) == 1 else f"copied {len(blocks)} pieces of code")
 
 

@@ -71,7 +71,6 @@ class ChatScreen(Screen[None]):
     def __init__(self, conversation: Conversation) -> None:
         super().__init__()
         self.conversation = conversation
-        self.ready: Ready | None = None
         self.editing: str | None = None  # the message whose new version is being typed
         self.resuming: str | None = None  # the reply whose new start is being typed
         self._drafts: dict[str, str] = {}
@@ -173,7 +172,7 @@ class ChatScreen(Screen[None]):
 
     def refresh_header(self, prompt_tokens: int | None = None) -> None:
         """Model, system prompt and context in the top line."""
-        model, ready = self.conversation.model, self.ready
+        model, ready = self.conversation.model, self.conversation.ready
         known = ready is not None and model is not None and ready.model == model.name
         last = next((one.metrics for one in reversed(self.conversation.branch) if one.metrics), None)
         used = prompt_tokens if prompt_tokens is not None else (last.context_tokens if last else 0)
@@ -254,7 +253,7 @@ class ChatScreen(Screen[None]):
     def feed(self, event: object) -> None:
         """An event of the engine that the figures show."""
         if isinstance(event, Ready):
-            self.ready = event
+            self.conversation.ready = event
             self.refresh_header()
         self.query_one(MetricsPanel).feed(event)
         self.query_one(StatusLine).feed(event)

@@ -233,7 +233,7 @@ async def _restart(app: MacllmApp, pilot: Pilot[None]) -> None:
     await until(pilot, lambda: "killed by the system" in shown(app))
     await pilot.press(key("restart"))
     await until(pilot, lambda: engine.alive and not app.query_one(Banner).display)
-    assert app.chat_screen.ready == READY
+    assert app.conversation.ready == READY
 
 
 @action("quit")
