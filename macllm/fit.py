@@ -191,7 +191,9 @@ def _verdict(needed: int, at_load: int, limit: int) -> Verdict:
 
 
 def _estimate(verdict: Verdict, needed: int, limit: int) -> str:
-    word = {"comfortable": "Fits", "tight": "Tight"}.get(verdict, "Too big")
-    return (
-        f"{word}: about {size(needed)} of the {size(limit)} that models may take, judged by its size alone."
-    )
+    if verdict == "too big":
+        amounts = f"Too big: it needs about {size(needed)}, and models may take {size(limit)} here"
+    else:
+        word = "Fits" if verdict == "comfortable" else "Tight"
+        amounts = f"{word}: about {size(needed)} of the {size(limit)} that models may take"
+    return f"{amounts}; judged by its size alone."
