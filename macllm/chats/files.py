@@ -110,7 +110,7 @@ def _section(message: StoredMessage) -> Iterator[str]:
     if message.thought:
         time = f" for {message.thought_s:.1f} s" if message.thought_s else ""
         # the empty lines let what is inside be read as Markdown
-        yield f"<details>\n<summary>Thought{time}</summary>\n\n{message.thought.strip()}\n\n</details>"
+        yield f"<details>\n<summary>Thought{time}</summary>\n\n{_inside(message.thought)}\n\n</details>"
     if message.text:
         yield message.text.strip()
     facts = [message.model, figures(message.metrics) if message.metrics is not None else ""]
@@ -118,6 +118,11 @@ def _section(message: StoredMessage) -> Iterator[str]:
     line = " · ".join(fact for fact in facts if fact)
     if line:
         yield f"*{line}*"
+
+
+def _inside(thought: str) -> str:
+    """A thought that cannot end the fold it stands in."""
+    return thought.strip().replace("</details>", "&lt;/details&gt;")
 
 
 def _row_of(store: Store, chat: Chat) -> dict[str, Any]:
