@@ -39,7 +39,8 @@ class Readings:
         match event:
             case Machine():
                 self.machine, self.phase = event, "nothing"
-                self.ready = self.loading = self.prefill = None  # a new process holds no model
+                self.ready = self.loading = self.prefill = self.metrics = None  # a new process holds no model
+                self.steps_ms.clear()
             case Loading():
                 if self.phase != "loading":
                     self._begin("loading")

@@ -21,6 +21,7 @@ PRESSURE = {  # in words, and in the colour of the bar
     "critical": ("pressure critical", "$error"),
 }
 _NEAR = 0.9  # of the limit
+_SHOWN_FROM_S = 0.01
 _SPARE, _LARGE_FROM, _TALL_FROM = 9, 31, 24
 
 
@@ -156,12 +157,11 @@ def _first_token(m: Metrics, width: int) -> list[Line]:
         return []
     load, queue = waits(m)
     waited = [
-        f"{name} {seconds:.2f} s" for name, seconds in (("load", load), ("queue", queue)) if seconds >= 0.01
+        _spread(f"  {name}", f"{seconds:.2f} s", width, 4)
+        for name, seconds in (("load", load), ("queue", queue))
+        if seconds >= _SHOWN_FROM_S
     ]
-    lines = [_title("TTFT", width, f"{m.ttft_s:.2f} s")]
-    if waited:
-        lines.append(Line(Content(" · ".join(waited)), 4))
-    return lines
+    return [_title("TTFT", width, f"{m.ttft_s:.2f} s"), *waited]
 
 
 def _decode(readings: Readings, width: int, height: int) -> list[Line]:
