@@ -1,6 +1,7 @@
 """Tiny models that chat: random weights, a token a byte, ChatML. And how tests read an engine's streams."""
 
 import atexit
+import json
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import tiny
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -16,7 +18,9 @@ from macllm.engine.events import Done, Event, Failed, Token
 from macllm.engine.protocol import Generate, ModelRef
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.stream import Stream
+from macllm.families import spec_from_config
 from macllm.tokenizer.messages import Message
+from macllm.weights.names import hugging_face
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -45,7 +49,7 @@ def folder(name: str) -> Path:
         "bos_token_id": 0,
         **CONFIGS[name],
     }
-    tiny.write_model(config, place)
+    _write_weights(config, place)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate([*SPECIALS, *alphabet])}
     library = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -54,6 +58,19 @@ def folder(name: str) -> Path:
     library.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
     library.save(str(place / "tokenizer.json"))
     return place
+
+
+def _write_weights(config: dict[str, Any], place: Path) -> None:
+    spec = spec_from_config(config, place.name)
+    naming = hugging_face(spec)
+    arrays = {}
+    for number, tensor in enumerate(spec.tensors()):
+        middle, spread = (1.0, 0.3) if tensor.kind == "norm" else (0.0, 0.2)
+        key = mx.random.key(number)
+        arrays[naming.stored(tensor.name)] = mx.random.normal(tensor.shape, loc=middle, scale=spread, key=key)
+    place.mkdir()
+    mx.save_safetensors(str(place / "model.safetensors"), arrays)
+    (place / "config.json").write_text(json.dumps(config))
 
 
 def ref(name: str = "endless", **sampling: float) -> ModelRef:
