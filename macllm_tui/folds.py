@@ -30,6 +30,7 @@ class Folds:
 
     def fold(self, text: str, name: str = "pasted") -> str:
         """The marker that stands for ``text`` from now on."""
+        text = self.expand(text)  # what a marker stands for has none inside
         for marker, known in self._texts.items():
             if known == text:
                 return marker

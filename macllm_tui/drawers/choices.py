@@ -51,7 +51,11 @@ class Choose(Drawer[str]):
 
     BINDINGS: ClassVar[list[Any]] = [Binding("enter", "choose", "choose")]
     DEFAULT_CSS = """
-    Choose { & > #drawer { width: 60; } & OptionList { max-height: 60vh; } & #sentence { height: auto; margin-bottom: 1; display: none; } }
+    Choose {
+        & > #drawer { width: 60; }
+        & OptionList { max-height: 60vh; }
+        & #sentence { height: auto; margin-bottom: 1; display: none; }
+    }
     """
 
     def __init__(self, title: str, options: Mapping[str, str], current: str = "", sentence: str = "") -> None:
