@@ -1,5 +1,7 @@
 """The policy of every kind of machine, decided from plain facts, and this machine's own."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +122,18 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
 
 def test_an_unknown_memory_refuses_nothing() -> None:
     backend.check_fits(10**15, "anything", machine(0))
+
+
+@pytest.mark.parametrize(
+    ("level", "name"), [(1, "normal"), (2, "warn"), (4, "critical"), (0, ""), (7, ""), (None, "")]
+)
+def test_memory_pressure_by_the_level_that_macos_counts(level: int | None, name: str) -> None:
+    assert backend.pressure_name(level) == name
+
+
+def test_memory_pressure_of_this_machine() -> None:
+    said = backend.memory_pressure()
+    assert said in backend.PRESSURE_LEVELS.values() if sys.platform == "darwin" else said == ""
 
 
 def test_this_machine() -> None:
