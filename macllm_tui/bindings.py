@@ -4,12 +4,13 @@ Bindings carry the action's id, so that ``App.set_keymap(keymap(settings.keys).o
 without a key is bound to one that no keyboard has: so it too can be given a real one.
 """
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from textual.binding import Binding
-from textual.keys import Keys, key_to_character
+from textual.keys import KEY_NAME_REPLACEMENTS, REPLACED_KEYS, Keys, key_to_character
 
 from macllm_tui.actions import ACTIONS, BY_ID, Action, Place
 
@@ -63,7 +64,7 @@ def keymap(keys: Mapping[str, str]) -> Keymap:
     while (clash := _clash(wanted)) is not None:
         given_up, other, key = clash
         problems.append(
-            f"keys: {given_up}={wanted[given_up]!r} is not used, since {key} is the key of {other}; "
+            f"keys: {given_up}={keys[given_up]!r} is not used, since {key} is the key of {other}; "
             f"give one of them another key."
         )
         del wanted[given_up]
@@ -116,7 +117,7 @@ def _character(bare: str) -> str:
 
 def _typed(bare: str) -> str:
     """The character that a key types, or ""."""
-    character = key_to_character(bare) or ""
+    character = key_to_character(REPLACED_KEYS.get(bare, bare)) or ""
     return character if character.isprintable() else ""  # "esc" is also a name of the control character
 
 
@@ -143,7 +144,10 @@ def _normal(id_: str, key: str) -> str:
     known = bare in Keys._value2member_map_ or bool(_typed(bare))
     if not bare or not known or not set(modifiers) <= _MODIFIERS or len(set(modifiers)) != len(modifiers):
         raise ValueError(f"keys: {id_}={key!r} is not a key; write it as ctrl+n, f2 or alt+up.")
-    return "+".join([*sorted(modifiers), bare])  # the order in which a press of it is named
+    if len(bare) == 1 and not bare.isalnum():
+        bare = unicodedata.name(bare).lower().replace("-", "_").replace(" ", "_")
+        bare = KEY_NAME_REPLACEMENTS.get(bare, bare)
+    return "+".join([*sorted(modifiers), bare])  # as a press of it is named
 
 
 def _refuse_typing(action: Action, key: str) -> None:

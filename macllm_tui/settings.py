@@ -1,7 +1,7 @@
 """What the person chose for the app itself: colours, what is shown, keys. One JSON file in the data folder.
 
 ``{"theme": "paper", "sidebar": true, "metrics": true, "thinking": false, "tint": false, "chat": "", "model": "",
-"recent": [], "keys": {"new": "ctrl+y"}}``. Names this version does not know are kept as they are, so that an older
+"recent": [], "keys": {"new": "f9"}}``. Names this version does not know are kept as they are, so that an older
 and a newer macllm can share the file. A value of the wrong kind is named and its default used.
 """
 
@@ -22,7 +22,7 @@ RECENT = 8  # models worth offering again
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices. ``keys`` maps an action's id to its key: ``ctrl+y``, several with commas, "" for none."""
+    """The choices. ``keys`` maps an action's id to its key: ``f9``, several with commas, "" for none."""
 
     theme: str = DEFAULT
     sidebar: bool = True
@@ -102,7 +102,7 @@ _KINDS: Mapping[str, str] = {
     "chat": "a text",
     "model": "a text",
     "recent": "a list of texts",
-    "keys": 'an object of texts, for example {"new": "ctrl+y"}',
+    "keys": 'an object of texts, for example {"new": "f9"}',
 }
 
 

@@ -169,7 +169,7 @@ def _own_keys() -> Content:
     names = ", ".join(action.id for action in ACTIONS)
     return Content.assemble(
         ("YOUR OWN KEYS\n", "bold $primary"),
-        f'  In {settings_path()}, as "keys": {{"new": "ctrl+y", "finetune": ""}}; "" takes a key away. '
+        f'  In {settings_path()}, as "keys": {{"new": "f9", "finetune": ""}}; "" takes a key away. '
         "They hold from the next start.\n  The names: ",
         (names, "$foreground-muted"),
     )

@@ -14,7 +14,7 @@ from macllm_tui.widgets.metrics import Live, memory, memory_word
 from macllm_tui.widgets.sparkline import sparkline
 
 _DOT = " · "
-_SPARK, _BAR = 10, 12
+_SPARK, _BAR, _NAME = 10, 12, 40
 
 
 class Part(NamedTuple):
@@ -62,14 +62,15 @@ def _parts(readings: Readings, model_key: str, restart_key: str) -> list[Part]:
             Part(f"loading {percent(loading.done, loading.total)} %", 0),
             Part(bar(loading.done, loading.total, _BAR), 1, "$primary"),
             Part(f"{size(loading.done)} of {size(loading.total)}", 2),
-            Part(loading.model, 3),
+            Part(cut(loading.model, _NAME), 3),
         ]
     if readings.phase == "reading":
         return _reading(readings)
     if m is not None:
         return [*_written(readings, m), *_memory(readings)]
     if readings.ready is not None:
-        return [Part("ready", 0), Part(readings.ready.model, 2), *_memory(readings)]
+        state = PHASES[readings.phase] or "ready"
+        return [Part(state, 0), Part(cut(readings.ready.model, _NAME), 2), *_memory(readings)]
     return [Part(f"No model is loaded; {model_key} chooses one", 0)]
 
 

@@ -96,5 +96,6 @@ async def shown(
     async with app.run_test(size=(width, height)) as pilot:
         for event in feed:
             widget.feed(event)
+        widget.refresh()
         await pilot.pause()
         return lines_of(widget)

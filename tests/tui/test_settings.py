@@ -18,7 +18,7 @@ def written(text: str) -> Path:
     return path
 
 
-CHOSEN = Settings("paper", False, False, True, True, "c1", "qwen", ("qwen", "starter"), {"new": "ctrl+y"})
+CHOSEN = Settings("paper", False, False, True, True, "c1", "qwen", ("qwen", "starter"), {"new": "f9"})
 
 
 def test_no_file_gives_the_defaults_and_no_problem() -> None:
@@ -77,7 +77,7 @@ def test_bytes_that_are_no_text_are_damage_too() -> None:
         ("model", {}),
         ("recent", "starter"),
         ("recent", [1]),
-        ("keys", ["ctrl+y"]),
+        ("keys", ["f9"]),
         ("keys", {"new": 1}),
     ],
 )
