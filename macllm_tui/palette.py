@@ -25,7 +25,7 @@ class Command(NamedTuple):
     @property
     def markup(self) -> str:
         """The help for Textual, which would take ``[WORDS]`` for a style."""
-        return self.help.replace("\\", "\\\\").replace("[", "\\[")
+        return self.help.replace("[", "\\[")
 
 
 class Palette(CommandPalette):
