@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SIDEBAR_FROM, PANEL_FROM = 80, 100  # columns
 COUNT_AFTER_S = 0.15  # of quiet at the keyboard
 CHATS_SHOWN = 200
+EMPTY = "Write below and press ⏎.\n/ lists commands, f1 shows all keys.\nNothing leaves this machine."
 
 
 def _keys(place: Place) -> list[Binding]:
@@ -82,7 +83,7 @@ class ChatScreen(Screen[None]):
         with Horizontal(id="body"):
             yield ChatList()
             with Vertical(id="talk"):
-                yield ChatTranscript()
+                yield ChatTranscript(empty=EMPTY)
                 yield Banner()
                 yield FindBar()
                 with Horizontal(id="prompt-row"):
@@ -191,7 +192,6 @@ class ChatScreen(Screen[None]):
 
     @on(PromptArea.SlashCommand)
     def _slash(self, event: PromptArea.SlashCommand) -> None:
-        self.prompt.text = ""
         self.do(event.name, event.argument)
 
     @on(PromptArea.EditLast)
@@ -203,16 +203,13 @@ class ChatScreen(Screen[None]):
         self.run(self.open_chat(event.chat))
 
     async def _say(self, text: str) -> None:
-        if self.conversation.reply is not None:
-            self.tell("the reply is still being written; esc stops it")
-            return
-        if self.conversation.model is None:
-            await self.app.choose_model()
-            if self.conversation.model is None:
-                return
-        editing, resuming = self.editing, self.resuming
-        self.prompt.text = ""
+        """Sends a message, or a new version of one; what cannot be sent is given back."""
         try:
+            if self.conversation.reply is not None:
+                raise InputError("the reply is still being written; esc stops it")
+            if self.conversation.model is None:
+                await self.app.choose_model()
+            editing, resuming = self.editing, self.resuming
             if resuming is not None:
                 reply = await self.conversation.resume(resuming, text)
             elif editing is not None:
@@ -221,7 +218,7 @@ class ChatScreen(Screen[None]):
             else:
                 reply = await self.conversation.say(text)
         except Exception:
-            self.prompt.text = text  # nothing typed is lost
+            self.prompt.give_back(text)
             raise
         self.editing = self.resuming = None
         await self.start(reply, appended=editing is None and resuming is None)

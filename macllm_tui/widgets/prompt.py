@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual import events, on
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.app import SuspendNotSupported
 from textual.binding import Binding
 from textual.document._document import EditResult, Location, Selection
@@ -21,6 +23,15 @@ from macllm_tui import attachments, editor, slash
 from macllm_tui.bindings import bindings
 from macllm_tui.folds import Folds, clean
 from macllm_tui.widgets.completions import Completions, paths
+
+
+class _Extra(StrEnum):
+    """A key that Textual's table of sequences lacks: it would read option+Enter as Enter, which sends."""
+
+    ALT_ENTER = "alt+enter"
+
+
+cast(dict[str, Any], ANSI_SEQUENCES_KEYS).setdefault("\x1b\r", (_Extra.ALT_ENTER,))
 
 _OWN = ("send", "newline", "edit_last")  # actions done here; the screen's "do" does the others
 
@@ -42,7 +53,7 @@ class PromptCount(Static):
 
 
 class PromptArea(TextArea):
-    """Where one writes. It never clears itself: who takes what was submitted does.
+    """Where one writes. Sent, it is empty; who cannot take what was submitted gives it back.
 
     ``text`` is always the whole text; long pieces are shown as markers (see :mod:`macllm_tui.folds`).
     ``offers`` are the values of arguments by slash command, for completion: ``{"theme": ("paper", ...)}``.
@@ -162,21 +173,29 @@ class PromptArea(TextArea):
     # -- keys --------------------------------------------------------------------------------------------
 
     async def _on_key(self, event: events.Key) -> None:
-        """The list's keys while it is open; Enter and up are the table's, not the text's."""
+        """The list's keys while it is open, then the prompt's own, here and now.
+
+        Textual would send a bound key round by the screen and the app, while the characters typed after it go
+        straight into the text: typed fast, the two change places.
+        """
         if self._completions.offers and self._complete(event.key):
             event.stop()
             event.prevent_default()
-        elif event.key in ("enter", "up"):
-            binding = self.screen.active_bindings.get(event.key)
-            if binding is not None and binding.node is self:
-                event.prevent_default()
-            elif event.key == "up":  # remapped: the cursor still moves
-                event.stop()
-                event.prevent_default()
-                self.action_cursor_up()
+            return
+        active = self.screen.active_bindings.get(event.key)
+        if active is not None and active.node is self and active.enabled:
+            event.stop()
+            event.prevent_default()
+            await self.app.run_action(active.binding.action, self)
+        elif event.key == "enter":  # remapped: it is no text all the same
+            event.prevent_default()
+        elif event.key == "up":  # remapped: the cursor still moves
+            event.stop()
+            event.prevent_default()
+            self.action_cursor_up()
 
     def action_send(self) -> None:
-        """Posts what was written, as text or as a command."""
+        """Posts what was written, as text or as a command, and begins anew: what is typed next is another text."""
         text = self.text
         if not text.strip():
             return
@@ -185,11 +204,15 @@ class PromptArea(TextArea):
         except InputError as error:
             self.app.notify(str(error), severity="error", markup=False)
             return
+        self.text = ""
         if command is None:
             self.post_message(self.Submitted(text.lstrip("\n").rstrip()))
         else:
-            self._hide()
             self.post_message(self.SlashCommand(command.action.id, command.argument))
+
+    def give_back(self, text: str) -> None:
+        """Puts a text that could not be taken before what was typed since."""
+        self.text = text + self.text
 
     def action_newline(self) -> None:
         """Begins a new line."""

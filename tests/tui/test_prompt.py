@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from textual import events
+from textual._xterm_parser import XTermParser
 from textual.app import App, ComposeResult
 from textual.containers import Horizontal
 from textual.pilot import Pilot
@@ -101,11 +102,30 @@ async def paste(pilot: Pilot[None], text: str) -> None:
 # keys ---------------------------------------------------------------------------------------------------
 
 
-async def test_enter_sends_and_leaves_the_text_to_whoever_takes_it() -> None:
+async def test_enter_sends_and_begins_anew() -> None:
     async with Harness().run_test() as pilot:
         app = pilot.app
         await pilot.press(*"hi", "enter")
-        assert app.posted == ["hi"] and app.prompt.text == "hi"
+        assert app.posted == ["hi"] and app.prompt.text == ""
+
+
+async def test_what_could_not_be_sent_comes_back_before_what_was_typed_since() -> None:
+    async with Harness().run_test() as pilot:
+        await pilot.press(*"hi", "enter", *" you")
+        pilot.app.prompt.give_back("hi")
+        assert pilot.app.prompt.text == "hi you"
+
+
+async def test_keys_typed_faster_than_the_app_keep_their_order() -> None:
+    async with Harness().run_test() as pilot:
+        app = pilot.app
+        for key in ("a", "b", "backspace", "c", "left", "d", "enter", "e"):
+            character = key if len(key) == 1 else None
+            app.post_message(events.Key(key, character))  # all at once: nobody waits for anything
+        await pilot.pause()
+        await pilot.pause()
+        assert app.posted == ["adc"]
+        assert app.prompt.text == "e"
 
 
 async def test_enter_sends_nothing_where_there_is_nothing() -> None:
@@ -119,6 +139,22 @@ async def test_a_new_line_in_three_ways(key: str) -> None:
     async with Harness().run_test() as pilot:
         await pilot.press("a", key, "b", "enter")
         assert pilot.app.posted == ["a\nb"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "key"),
+    [
+        ("\r", "enter"),
+        ("\n", "ctrl+j"),
+        ("\x1b\r", "alt+enter"),
+        ("\x1b[13;2u", "shift+enter"),
+        ("\x1b[13;3u", "alt+enter"),
+    ],
+)
+def test_what_terminals_send_for_these_keys(sent: str, key: str) -> None:
+    parser = XTermParser(False)
+    found = [*parser.feed(sent), *parser.feed("")]
+    assert [event.key for event in found if isinstance(event, events.Key)] == [key]
 
 
 async def test_up_in_an_empty_prompt_edits_the_last_message_else_moves() -> None:
