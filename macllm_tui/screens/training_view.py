@@ -1,0 +1,257 @@
+"""A fine-tuning run as one watches it: progress, curves, speed, memory, samples. The run itself is elsewhere."""
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from macllm.engine.training_events import Sample
+from macllm.units import size
+from macllm_tui.training import TrainingRun
+from macllm_tui.widgets.plot import Curve, Plot
+from macllm_tui.widgets.sparkline import sparkline
+
+DRAW_EVERY_S = 1 / 8
+
+_NO_SAMPLES = "Samples of what the adapter answers come with each validation."
+
+
+class Samples(OptionList):
+    """The list of samples; enter unfolds one."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select", "unfold sample")]
+
+
+class TrainingView(Vertical):
+    """Shows ``run``; :meth:`show` changes it. It looks for news 8 times a second and draws only these."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "screen.stop_run", "stop"),
+        Binding("r", "screen.resume_run", "resume"),
+        Binding("e", "screen.edit", "edit the form"),
+        Binding("l", "logarithmic", "log scale"),
+    ]
+    DEFAULT_CSS = """
+    TrainingView { padding: 0 1; }
+    TrainingView > Static { height: auto; }
+    TrainingView > #training-banner { display: none; padding: 0 1; margin-bottom: 1; max-height: 5; }
+    TrainingView > #training-banner.-good { display: block; background: $success-muted; color: $text-success; }
+    TrainingView > #training-banner.-bad { display: block; background: $error-muted; color: $text-error; }
+    TrainingView > #training-banner.-note { display: block; background: $surface; color: $text; }
+    TrainingView > #training-figures, TrainingView > #training-memory { color: $text-muted; }
+    TrainingView > Plot { height: 2fr; min-height: 5; margin-top: 1; }
+    TrainingView > Samples, TrainingView > Samples:focus {
+        height: 1fr; min-height: 3; padding: 0; background: $background;
+        border: none; border-top: solid $panel; border-title-color: $text-muted;
+    }
+    """
+
+    def __init__(self, run: TrainingRun) -> None:
+        super().__init__()
+        self._run = run
+        self._drawn = -1
+        self._state = ""
+        self._listed = 0
+        self._samples: list[Sample] = []
+        self._unfolded: set[int] = set()
+
+    @property
+    def run(self) -> TrainingRun:
+        return self._run
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="training-banner", markup=False)
+        yield Static(id="training-progress", markup=False)
+        yield Static(id="training-figures", markup=False)
+        yield Static(id="training-memory", markup=False)
+        yield Plot(self._curves(), empty="The curves begin with the first step.")
+        yield Samples(Option(_NO_SAMPLES, disabled=True), markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(Samples).border_title = "samples"
+        self.set_interval(DRAW_EVERY_S, self.draw)
+        self.draw()
+
+    def show(self, run: TrainingRun) -> None:
+        """Another run from now on."""
+        self._run, self._drawn, self._state = run, -1, ""
+        self.query_one(Plot).show(self._curves())
+        self._list_again()
+        self.draw()
+
+    def draw(self) -> None:
+        """Draws what is new; nothing where nothing is."""
+        run = self._run
+        if run.revision == self._drawn:
+            return
+        self._drawn = run.revision
+        wide = self.size.width or self.app.size.width
+        self.query_one("#training-progress", Static).update(progress_line(run, wide - 2))
+        self.query_one("#training-figures", Static).update(figures_line(run, wide - 2))
+        self.query_one("#training-memory", Static).update(memory_line(run))
+        self.query_one(Plot).draw()
+        self._list_samples()
+        if run.state != self._state:
+            self._state = run.state
+            self._tell(*ending(run))
+            self.screen.refresh_bindings()
+
+    def on_resize(self) -> None:
+        self._drawn = -1
+
+    def action_logarithmic(self) -> None:
+        plot = self.query_one(Plot)
+        plot.logarithmic = not plot.logarithmic
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Unfolds a sample, or folds it again."""
+        event.stop()
+        self._unfolded ^= {event.option_index}
+        event.option_list.replace_option_prompt_at_index(event.option_index, self._said(event.option_index))
+
+    def _curves(self) -> tuple[Curve, Curve]:
+        return Curve(self._run.loss), Curve(self._run.valid_loss, "◆", best=True)
+
+    def _tell(self, sentence: str, kind: str) -> None:
+        banner = self.query_one("#training-banner", Static)
+        banner.update(sentence)
+        banner.set_classes(kind)
+
+    def _list_again(self) -> None:
+        options = self.query_one(Samples)
+        options.clear_options()
+        options.add_option(Option(_NO_SAMPLES, disabled=True))
+        self._samples, self._listed = [], self._run.sampled - len(self._run.samples)
+        self._unfolded = set()
+
+    def _list_samples(self) -> None:
+        """Adds the samples that came; those no longer kept by the run stay listed."""
+        if len(self._run.samples) < len(self._samples) and self._run.sampled < self._listed + 1:
+            self._list_again()  # a resumed run forgot some
+        new = (
+            list(self._run.samples)[-(self._run.sampled - self._listed) :]
+            if self._run.sampled > self._listed
+            else []
+        )
+        options = self.query_one(Samples)
+        if new and not self._samples:
+            options.clear_options()
+        for sample in new:
+            self._samples.append(sample)
+            options.add_option(Option(self._said(len(self._samples) - 1)))
+        if new and not self._unfolded:  # the newest in sight, unless one is being read
+            options.highlighted = len(self._samples) - 1
+        self._listed = self._run.sampled
+
+    def _said(self, index: int) -> str:
+        sample = self._samples[index]
+        if index in self._unfolded:
+            return f"▾ step {sample.step}\n  {_indented(sample.prompt)}\n  → {_indented(sample.text)}"
+        line = f"▸ step {sample.step}  {_folded(sample.prompt)} → {_folded(sample.text)}"
+        width = max(20, (self.size.width or self.app.size.width) - 4)
+        return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def progress_line(run: TrainingRun, width: int) -> str:
+    """What it is doing, how far it is, and how long it will take."""
+    head = {
+        "starting": "Getting ready",
+        "running": "Learning",
+        "stopping": "Stopping after this step",
+        "finished": "Finished",
+        "stopped": "Stopped",
+        "failed": "Failed",
+    }[run.state]
+    if run.step is None:
+        if run.loading is not None and run.planned is None and run.loading.total:
+            share = run.loading.done / run.loading.total
+            return f"Loading {run.loading.model}  {_bar(share, 20)} {100 * share:.0f} %"
+        if run.planned is None:
+            return head
+        p = run.planned
+        return f"{head}: {p.steps:,} steps, {p.train_rows:,} rows, {p.trainable_parameters:,} parameters"
+    step = run.step
+    share = step.step / step.steps if step.steps else 0.0
+    left = "" if run.over else f"  {duration(step.eta_s)} left"
+    text = f"{head}  step {step.step:,} of {step.steps:,}"
+    end = f" {100 * share:.0f} %{left}  after {duration(step.elapsed_s)}"
+    room = width - len(text) - len(end) - 2
+    return f"{text}  {_bar(share, min(40, room))}{end}" if room >= 8 else text + end
+
+
+def figures_line(run: TrainingRun, width: int) -> str:
+    """Losses, learning rate and speed."""
+    parts = []
+    if run.step is not None:
+        parts.append(f"loss {run.step.loss:.3f}")
+    if run.validation is not None:
+        best = f", best {run.best.loss:.3f} at step {run.best.step}" if run.best is not None else ""
+        parts.append(f"validation {run.validation.loss:.3f}{best}")
+    if run.step is not None:
+        parts.append(f"rate {run.step.learning_rate:.2g}")
+        parts.append(f"{run.step.tokens_per_s:,.0f} tok/s")
+    if run.saved:
+        parts.append(f"saved at step {run.saved[-1].step}")
+    line = " · ".join(parts)
+    room = min(40, width - len(line) - 2, len(run.speeds))
+    return f"{line}  {sparkline(run.speeds, room)[0]}" if room >= 4 else line
+
+
+def memory_line(run: TrainingRun) -> str:
+    """Memory against the limit, and what was expected."""
+    planned = run.planned
+    if run.step is None:
+        return f"memory: {size(planned.estimated_bytes)} expected" if planned is not None else ""
+    used, limit = run.step.memory_bytes, planned.memory_limit_bytes if planned is not None else 0
+    peak = f"peak {size(run.step.peak_memory_bytes)}"
+    if not limit:
+        return f"memory {size(used)}, {peak}"
+    return f"memory {_bar(used / limit, 16)} {size(used)} of {size(limit)}, {peak}"
+
+
+def ending(run: TrainingRun) -> tuple[str, str]:
+    """The banner's sentence and its class; empty while the run goes on."""
+    if run.state == "failed" and run.failed is not None:
+        message = run.failed.message
+        again = (
+            " Press r to resume, or e to change the form."
+            if run.resumable
+            else " Press e to change the form."
+        )
+        return f"✗ {message[:1].upper()}{message[1:].rstrip('.')}.{again}", "-bad"
+    trained = run.trained
+    use = f"Chat with it: macllm chat {run.request.model.name} --adapter {trained.path}" if trained else ""
+    if run.state == "finished" and trained is not None:
+        early = " early, since the validation loss no longer fell" if trained.reason == "early_stop" else ""
+        loss = f", validation loss {trained.valid_loss:.3f}" if trained.valid_loss is not None else ""
+        return f"✓ Finished{early} at step {trained.step}{loss}. {use}", "-good"
+    if run.state == "stopped":
+        at = f" at step {trained.step}" if trained is not None else ""
+        return f"Stopped{at}. Press r to resume. {use}".rstrip(), "-note"
+    return "", ""
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _bar(share: float, width: int) -> str:
+    full = round(min(1.0, max(0.0, share)) * width)
+    return "▓" * full + "░" * (width - full)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _indented(text: str) -> str:
+    return text.strip().replace("\n", "\n    ")
