@@ -10,11 +10,11 @@ from typing import TypeAlias
 from textual.content import Content, Span
 
 from macllm_tui.widgets.code import Code
-from macllm_tui.widgets.rows import EMPTY, Row, behind, breaks
+from macllm_tui.widgets.rows import EMPTY, MUTED, Row, behind, breaks
 
 BULLETS = ("•", "◦", "▪")
-_QUOTE = Content("│ ", [Span(0, 2, "$text-muted")])
-_BETWEEN = Content(" │ ", [Span(0, 3, "$text-muted")])
+_QUOTE = Content("│ ", [Span(0, 2, MUTED)])
+_BETWEEN = Content(" │ ", [Span(0, 3, MUTED)])
 _LEAST = 8  # cells of a table's column: where there is less room, each row becomes a list of its cells
 
 
@@ -44,7 +44,7 @@ class Heading:
         rows = [Row(line.stylize_before(style)) for line in _lines(self.text)]
         if self.level == 1:
             line = "━" * min(max((row.text.cell_length for row in rows), default=0), width)
-            rows.append(Row(Content(line, [Span(0, len(line), "$text-muted")]), copied=False))
+            rows.append(Row(Content(line, [Span(0, len(line), MUTED)]), copied=False))
         return rows
 
 
@@ -57,7 +57,7 @@ class Rule:
     def rows(self, width: int) -> list[Row]:
         """The line."""
         line = "─" * min(width, 40)
-        return [Row(Content(line, [Span(0, len(line), "$text-muted")]))]
+        return [Row(Content(line, [Span(0, len(line), MUTED)]))]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Quote:
 
     def rows(self, width: int) -> list[Row]:
         """Its blocks, behind a bar."""
-        return behind(rows_of(self.blocks, width - 2), _QUOTE, _QUOTE)
+        return behind(rows_of(self.blocks, width - 2, nested=True), _QUOTE, _QUOTE)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Table:
         if not widths:
             return self._listed()
         rule = Content("─┼─".join("─" * size for size in widths))
-        rule = rule.stylize("$text-muted")
+        rule = rule.stylize(MUTED)
         header = self._line(tuple(cell.stylize_before("bold") for cell in self.header), widths)
         broken = [self._line(cells, widths) for cells in self.body]
         ruled = any(len(lines) > 1 for lines in broken)  # else one sees not where a row of several lines ends
@@ -190,11 +190,11 @@ def rows_of(blocks: Sequence[Block], width: int, *, nested: bool = False) -> lis
 def gap(before: Block | None, block: Block, *, nested: bool = False) -> list[Row]:
     """The empty row between two blocks, or none. It depends on these two alone, so that it is known early.
 
-    ``nested`` blocks are those of a list item: what follows its first paragraph as a list follows at once.
+    ``nested`` blocks are those of a list item or a quote: what follows its first paragraph as a list follows at once.
     """
     if before is None or block.seam:
         return []
-    if isinstance(before, Heading) and before.level > 1:
+    if isinstance(before, Heading):
         return []
     if isinstance(block, Item) and isinstance(before, Item):
         return [Row()] if before.tall or _starts_list(before, block) else []

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content, Span
 
-from macllm_tui.widgets.rows import EMPTY, Row
+from macllm_tui.widgets.rows import EMPTY, MUTED, Row
 
 if TYPE_CHECKING:
     from pygments.lexer import Lexer  # type: ignore[import-untyped]
 
 DEAR = 4_000  # characters: more than this is coloured in a thread, because it takes over 10 ms
 FILL = "on $surface"
-_INSET = Content(" ")
+_INSET = Content("▏", [Span(0, 1, MUTED)])  # code shows as such without colours too
 
 # By the names of pygments, without "Token."; what is not here takes the colour of its parent.
 _COLOURS: Mapping[str, str] = {
-    "Comment": "$text-muted italic",
+    "Comment": f"{MUTED} italic",
     "Keyword": "$text-accent",
     "Keyword.Constant": "$text-warning",
     "Operator.Word": "$text-accent",
@@ -79,7 +79,7 @@ class Code:
         """The line that names the language."""
         if not self.language:
             return []
-        label = Content(self.language, [Span(0, len(self.language), "$text-muted")])
+        label = Content(self.language, [Span(0, len(self.language), MUTED)])
         return [Row(label, _INSET, _INSET, fill=FILL, fold=True, copied=False)]
 
     def row(self, index: int) -> Row:

@@ -15,7 +15,7 @@ from macllm_tui.widgets.visible import visible
 
 LIMIT = 2_000  # characters of the end that are parsed 30 times a second: 3 to 6 ms on a slow machine
 _KEPT = 400  # characters that stay after a cut
-_PLACES = re.compile(r"\n(?=\w)|(?<=[.!?]) (?=\w)|(?<=[。！？])|(?<=\w) (?=\w)")
+_PLACES = re.compile(r"[\n ](?=[^\W\d])|(?<=[。！？])")
 _MAYBE_CLOSING = re.compile(r" {0,3}(`+|~+)[ \t]*$")
 
 
@@ -37,6 +37,8 @@ class LiveMarkdown:
         self._checked = 0  # characters of the end whose complete lines are known to hold nothing to settle
         self._wait = 0  # the length from which the end is parsed again, where nothing can be settled or cut
         self._shown = 0  # characters of it that were parsed last
+        self._half = False  # the last live block is a line that is not complete, as it came
+        self._whole: list[Placed] | None = None  # what the end is, if it was just parsed
         self._seam = False  # the end continues a paragraph that was cut
         self._return = False  # the last character was "\r": half of a line end, perhaps
         self._references: dict[str, Any] = {}
@@ -46,6 +48,7 @@ class LiveMarkdown:
         if self._return:
             text = "\r" + text
         self._return = text.endswith("\r")
+        self._whole = None
         self._end += visible(text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n"))
         while self._settle():
             pass
@@ -78,6 +81,7 @@ class LiveMarkdown:
             return len(self._end) >= max(LIMIT, self._wait) and self._shorten(complete)
         placed = self._parse(self._end[:complete], dict(self._references))
         self._checked = complete
+        self._whole = placed if complete == len(self._end) else None
         if not placed:
             return False
         last = placed[-1]
@@ -96,7 +100,7 @@ class LiveMarkdown:
         if "]:" in before:
             self._parse(before, self._references)
         self._end = self._end[len(before) :]
-        self._checked, self._wait = max(self._checked - len(before), 0), 0
+        self._checked, self._wait, self._whole = max(self._checked - len(before), 0), 0, None
 
     def _add(self, blocks: list[Block]) -> None:
         self.settled += self._sewn(blocks)
@@ -146,7 +150,7 @@ class LiveMarkdown:
             self._end, self._seam = self._end[cut:].lstrip(" \n"), True
             self._checked = self._wait = 0
             return True
-        self.live = self._sewn([each.block for each in placed])
+        self.live, self._half = self._sewn([each.block for each in placed]), False
         self._wait = len(self._end) * 5 // 4
         return False
 
@@ -154,13 +158,24 @@ class LiveMarkdown:
         if self.fence is not None:
             return []
         if self._wait:
-            if self.live and isinstance(self.live[-1], Raw):
-                self.live.pop()
-            more = self._end[self._shown :]
-            return [*self.live, Raw(more, seam=True)] if more else self.live
+            return self._rest_as_it_came()
         if not self._end:
             return []
-        return self._sewn([each.block for each in self._parse(self._end, dict(self._references))])
+        placed = self._parse(self._end, dict(self._references)) if self._whole is None else self._whole
+        return self._sewn([each.block for each in placed])
+
+    def _rest_as_it_came(self) -> list[Block]:
+        """The blocks that were parsed last, which stay the same objects, and what came since, line by line."""
+        if self._half:
+            self.live.pop()
+        complete = self._end.rfind("\n") + 1
+        if complete > self._shown:
+            self.live.append(Raw(self._end[self._shown : complete - 1], seam=True))
+            self._shown = complete
+        self._half = self._shown < len(self._end)
+        if self._half:
+            self.live.append(Raw(self._end[self._shown :], seam=True))
+        return self.live
 
     @property
     def partial(self) -> str:

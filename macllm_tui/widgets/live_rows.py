@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from macllm_tui.widgets.blocks import Block, gap, rows_of
+from macllm_tui.widgets.blocks import Block, gap
 from macllm_tui.widgets.code import Code
 from macllm_tui.widgets.live import LiveMarkdown
 from macllm_tui.widgets.rows import Layout, Mark, Row
@@ -25,40 +25,55 @@ class LiveRows:
         self._before: Block | None = None
         self._fence: Code | None = None  # the block of code whose first lines are laid out
         self._lines = 0
+        self._unsettled: list[tuple[Block, Mark]] = []  # and where each of them ends
 
     def grow(self, drafted: "Drafted") -> Mark:
         """Takes over what came; gives the mark up to which nothing has changed."""
-        unchanged = self._settled
+        settled, fence = self.live.settled[self._blocks :], self.live.fence
+        kept = 0
+        if not settled and fence is None:  # what was too long to be parsed again is not laid out again either
+            pairs = zip(self._unsettled, self.live.live, strict=False)
+            kept = next((n for n, (old, new) in enumerate(pairs) if old[0] is not new), len(self._unsettled))
+            kept = min(kept, len(self.live.live))
+        unchanged = self._unsettled[kept - 1][1] if kept else self._settled
+        del self._unsettled[kept:]
         self.layout.cut(unchanged)
-        for block in self.live.settled[self._blocks :]:
-            if block is not self._fence:
-                self._extend([*gap(self._before, block), *block.rows(self.layout.width)])
-            else:
-                self._grow_fence(self._fence)
-                self._fence = None
-            self._before = block
-        self._blocks = len(self.live.settled)
-        if self.live.fence is not None:
+        for block in settled:
+            self._settle(block)
+        if fence is not None:
             if self._fence is None:
-                self._fence, self._lines = self.live.fence, 0
-                self._extend([*gap(self._before, self._fence), *self._fence.head()])
-            self._grow_fence(self._fence)
-        self._settled = self.layout.mark()
-        self._extend(drafted.tint(self._unsettled()))
+                self._fence, self._lines = fence, 0
+                self._extend([*gap(self._before, fence), *fence.head()])
+            self._grow_fence(fence)
+        if not kept:
+            self._settled = self.layout.mark()
+        if fence is None:
+            self._show_unsettled(kept, drafted)
+        elif partial := self.live.partial:
+            self._extend(drafted.tint([Code("", [partial]).row(0)]))
         return unchanged
+
+    def _settle(self, block: Block) -> None:
+        if block is self._fence:
+            self._grow_fence(self._fence)
+            self._fence = None
+        else:
+            self._extend([*gap(self._before, block), *block.rows(self.layout.width)])
+        self._before = block
+        self._blocks += 1
 
     def _grow_fence(self, fence: Code) -> None:
         self._extend([fence.row(index) for index in range(self._lines, len(fence.lines))])
         self._lines = len(fence.lines)
 
-    def _unsettled(self) -> list[Row]:
-        if self.live.fence is not None:
-            partial = self.live.partial
-            return [Code("", [partial]).row(0)] if partial else []
-        if not self.live.live:
-            return []
-        between = gap(self._before, self.live.live[0])
-        return [*between, *rows_of(self.live.live, self.layout.width)]
+    def _show_unsettled(self, kept: int, drafted: "Drafted") -> None:
+        blocks = self.live.live
+        for number in range(kept, len(blocks)):
+            block = blocks[number]
+            before = blocks[number - 1] if number else self._before
+            rows = block.rows(self.layout.width)
+            self._extend([*gap(before, block), *(drafted.tint(rows) if block is blocks[-1] else rows)])
+            self._unsettled.append((block, self.layout.mark()))
 
     def _extend(self, rows: Sequence[Row]) -> None:
         self.broken += len(rows)

@@ -10,6 +10,7 @@ from textual.style import Style
 
 from macllm_tui.widgets.blocks import BULLETS, Block, Heading, Item, Paragraph, Quote, Raw, Rule, Table
 from macllm_tui.widgets.code import Code
+from macllm_tui.widgets.rows import MUTED
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -63,7 +64,7 @@ def parser() -> "MarkdownIt":
     """The one parser. Tags stay text: nothing that a model wrote may vanish because it looks like HTML."""
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("gfm-like", {"html": False})
+    return MarkdownIt("gfm-like", {"html": False, "maxNesting": 100})
 
 
 def closes(line: str, mark: str) -> bool:
@@ -166,7 +167,7 @@ def _inline(token: "Token") -> Content:
             case "image":
                 target = str(child.attrs.get("src", ""))
                 add(f"[image: {child.content}]", "italic")
-                add(f" ({target})", "$text-muted")
+                add(f" ({target})", MUTED)
             case "em_open" | "strong_open" | "s_open":
                 opened.append((length, _STYLES[child.type]))
             case "em_close" | "strong_close" | "s_close":
@@ -181,7 +182,7 @@ def _inline(token: "Token") -> Content:
                 if target.removeprefix("mailto:") != (shown := "".join(parts)[start:]) and (
                     target.removeprefix("http://") != shown
                 ):
-                    add(f" ({target})", "$text-muted")
+                    add(f" ({target})", MUTED)
             case _:
                 add(child.content)
     return Content("".join(parts), spans, strip_control_codes=False)

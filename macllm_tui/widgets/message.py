@@ -30,7 +30,7 @@ from macllm_tui.widgets.message_rows import (
     thought_rows,
     typed_rows,
 )
-from macllm_tui.widgets.rows import Layout, Piece, Row
+from macllm_tui.widgets.rows import MUTED, Layout, Piece, Row
 from macllm_tui.widgets.visible import visible, with_newlines
 
 GUTTER = 2  # cells at the left, where the bar of the chosen message stands
@@ -61,7 +61,7 @@ class MessageView(Widget):
         self._thought = visible(with_newlines(entry.message.thought))
         self._answering = False
         self._blocks: list[Block] | None = None
-        self._unfolded: set[int] = set()  # attached files that are shown
+        self._turned: set[int] = set()  # attached files that a click folded or unfolded
         self._layout: Layout | None = None
         self._strips: dict[int, Strip] = {}
         self._words: re.Pattern[str] | None = None
@@ -86,6 +86,11 @@ class MessageView(Widget):
         self._pending.clear()
         self._blocks = blocks
         self._thought = visible(with_newlines(entry.message.thought))
+        self._changed()
+
+    def relabel(self, entry: Entry) -> None:
+        """Other siblings, another state; its text goes on growing."""
+        self.entry = entry
         self._changed()
 
     def feed(self, text: str, thought: str = "", drafted: Sequence[tuple[int, int]] = ()) -> None:
@@ -124,9 +129,10 @@ class MessageView(Widget):
         self.refresh(layout=len(self._layout.pieces) != height)
 
     def fold(self, folded: bool) -> None:
-        """Folds or unfolds what was thought."""
+        """Folds or unfolds what was thought and what was attached."""
         if folded != self.folded:
             self.folded = folded
+            self._turned.clear()
             self._changed()
 
     def choose(self, chosen: bool) -> None:
@@ -174,14 +180,15 @@ class MessageView(Widget):
         streaming = self._live is not None
         layout.extend(head_rows(self.entry, streaming))
         if streaming and not self._answering:
-            layout.extend(thinking_rows(self._thought, width) if self._thought else [])
+            layout.extend(thinking_rows(self._thought, width) if self._thought.strip() else [])
         else:
             layout.extend(thought_rows(message, self._thought, folded=self.folded))
         if self._live is not None:
             self._live_rows = LiveRows(layout, self._live)
             self._live_rows.grow(self._drafted)
         elif message.role == "user":
-            layout.extend(typed_rows(visible(with_newlines(message.text)), width, self._unfolded))
+            text = visible(with_newlines(message.text))
+            layout.extend(typed_rows(text, width, folded=self.folded, turned=self._turned))
         else:
             self.prepare()
             assert self._blocks is not None
@@ -238,7 +245,7 @@ class MessageView(Widget):
         room = width - 1 - strip.cell_length - len(right)
         segments.append(Segment(" " * max(room, 0), fill.rich_style))
         if right:
-            segments.append(Segment(right, (base + self._get_style("$text-muted")).rich_style))
+            segments.append(Segment(right, (base + self._get_style(MUTED)).rich_style))
         segments.append(Segment(" ", base.rich_style))
         return Strip(segments).adjust_cell_length(width, base.rich_style)
 
@@ -289,7 +296,7 @@ class MessageView(Widget):
         if kind == "thought":
             self.fold(not self.folded)
         elif kind == "file":
-            self._unfolded ^= {int(number)}
+            self._turned ^= {int(number)}
             self._changed()
 
 

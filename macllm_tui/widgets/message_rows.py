@@ -10,9 +10,11 @@ from macllm.engine.figures import figures
 from macllm_tui.widgets.blocks import Block, Raw, rows_of
 from macllm_tui.widgets.code import Code
 from macllm_tui.widgets.fences import File, with_files
-from macllm_tui.widgets.rows import EMPTY, Row, behind, breaks
+from macllm_tui.widgets.rows import EMPTY, MUTED, Row, behind, breaks
 from macllm_tui.widgets.visible import visible, with_newlines
 
+TYPED = 60  # lines of what a person typed that show at once
+TYPED_CHARACTERS = 8_000
 SEEN = 3  # lines of a thought that show while it comes
 _INSET = Content("  ")
 _NAMES = {"user": "you", "system": "system", "tool": "tool"}
@@ -83,15 +85,29 @@ def thought_rows(message: StoredMessage, thought: str, *, folded: bool) -> list[
     return [title, *(_thought_row(line) for line in lines), Row()]
 
 
-def typed_rows(text: str, width: int, unfolded: Collection[int]) -> list[Row]:
-    """What a person typed, as typed; attached files as one line each, or unfolded."""
+def typed_rows(text: str, width: int, *, folded: bool, turned: Collection[int]) -> list[Row]:
+    """What a person typed, as typed. Files and the end of a very long text are one line each while ``folded``.
+
+    ``turned`` are the numbers of those that are the other way round.
+    """
     rows: list[Row] = []
     for number, part in enumerate(with_files(text)):
-        if isinstance(part, str):
-            rows += Raw(part).rows(width)
+        fold = folded != (number in turned)
+        if isinstance(part, File):
+            rows += _file_rows(part, number, width, folded=fold)
         else:
-            rows += _file_rows(part, number, width, folded=number not in unfolded)
+            rows += _typed_rows(part, number, width, folded=fold)
     return rows
+
+
+def _typed_rows(text: str, number: int, width: int, *, folded: bool) -> list[Row]:
+    lines = text.split("\n", TYPED)
+    if len(lines) <= TYPED and len(text) <= TYPED_CHARACTERS:
+        return Raw(text).rows(width)
+    start = "\n".join(lines[:TYPED])[:TYPED_CHARACTERS]
+    rest = text[len(start) :].removeprefix("\n")
+    title = _fold_row(f"{'▸' if folded else '▾'} {len(rest):,} more characters", f"file {number}")
+    return [*Raw(start).rows(width), title, *([] if folded else Raw(rest).rows(width))]
 
 
 def body_rows(blocks: Sequence[Block], width: int) -> list[Row]:
@@ -104,7 +120,7 @@ def foot_rows(message: StoredMessage) -> list[Row]:
     if message.metrics is None or message.role != "assistant":
         return []
     line = figures(message.metrics)
-    return [Row(Content(line, [Span(0, len(line), "$text-muted")]), copied=False)] if line else []
+    return [Row(Content(line, [Span(0, len(line), MUTED)]), copied=False)] if line else []
 
 
 def _file_rows(file: File, number: int, width: int, *, folded: bool) -> list[Row]:
@@ -115,9 +131,9 @@ def _file_rows(file: File, number: int, width: int, *, folded: bool) -> list[Row
 
 
 def _fold_row(title: str, action: str) -> Row:
-    return Row(Content(title, [Span(0, len(title), "$text-muted")]), action=action)
+    return Row(Content(title, [Span(0, len(title), MUTED)]), action=action)
 
 
 def _thought_row(line: str) -> Row:
-    text = Content(line, [Span(0, len(line), "$text-muted")], strip_control_codes=False)
+    text = Content(line, [Span(0, len(line), MUTED)], strip_control_codes=False)
     return Row(text if line else EMPTY, _INSET, _INSET)

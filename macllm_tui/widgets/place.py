@@ -40,6 +40,7 @@ class PlaceKeeper(VerticalScroll):
         if not optimal and size.height:
             self._arranged = arranged
             self._keep(arranged, size)
+            self.call_later(self.scrolled)
         return arranged
 
     def _keep(self, arranged: DockArrangeResult, size: Size) -> None:
@@ -50,7 +51,9 @@ class PlaceKeeper(VerticalScroll):
             top = next(regions, None)
             if top is None:
                 return
-            place = min(max(top + self._offset, 0.0), place)
+            wanted, place = top + self._offset, min(max(top + self._offset, 0.0), place)
+            if wanted > place and self.at_end:  # there is no more below: it stays when more comes
+                self._offset = place - top
         if place != self.scroll_y:
             self.set_reactive(Widget.scroll_y, place)
             self.set_reactive(Widget.scroll_target_y, place)
@@ -76,4 +79,4 @@ class PlaceKeeper(VerticalScroll):
         return True
 
     def scrolled(self) -> None:
-        """Called when someone scrolled."""
+        """Called when someone scrolled, or when the layout has changed."""

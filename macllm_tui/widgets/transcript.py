@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
@@ -13,22 +13,17 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from macllm_tui.widgets.blocks import Block
-from macllm_tui.widgets.finding import Finder
 from macllm_tui.widgets.message import MessageView
 from macllm_tui.widgets.message_rows import Entry
-from macllm_tui.widgets.place import PlaceKeeper
 from macllm_tui.widgets.visible import visible, with_newlines
+from macllm_tui.widgets.window import OPENED, MessageWindow
 
 __all__ = ["Entry", "Transcript"]
 
-OPENED = 20  # messages that become widgets at once
-MORE = 10  # and when one scrolls to the first or the last of them
-KEPT = 60  # widgets that stay when the next reply begins
-NEAR_EDGE = 10  # rows from the first or last widget at which more are made
 RATE = 30  # updates a second
 
 
-class Transcript(PlaceKeeper):
+class Transcript(MessageWindow):
     """A chat's messages from the first to the last of the branch that is shown."""
 
     DEFAULT_CSS = """
@@ -82,17 +77,10 @@ class Transcript(PlaceKeeper):
         classes: str | None = None,
         empty: str = "",
     ) -> None:
-        super().__init__(id=id, classes=classes)
         self._empty = Static(empty, id="empty", markup=False)
         self._more = Static("↓ new text · end", id="more", markup=False)
-        self._entries: list[Entry] = []
-        self._views: list[MessageView] = []  # of the entries from _low on
-        self._low = 0
-        self._lock = asyncio.Lock()  # the views change in one place at a time
+        super().__init__(self._more, id=id, classes=classes)
         self._live: MessageView | None = None
-        self._chosen: str | None = None
-        self._folded = True
-        self._finder = Finder()
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -115,33 +103,32 @@ class Transcript(PlaceKeeper):
     def empty(self, text: str) -> None:
         self._empty.update(text)
 
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """All messages of the branch, also those that are no widgets yet."""
-        return self._entries
-
     async def show(self, entries: Sequence[Entry]) -> None:
         """Shows a chat, at its end. What it has in common with the one shown before stays as it is."""
         async with self._lock:
-            pairs = zip(self._entries, entries, strict=False)
-            same = next((number for number, (old, new) in enumerate(pairs) if old != new), None)
-            same = min(len(self._entries), len(entries)) if same is None else same
-            if self._live is not None:
-                same = min(same, self._index(self._live.entry.message.id) or 0)
+            same = self._in_common(entries)
             self._live = None
             self._finder.look_for("")
             self._choose(None)
             stay = self._low < same <= self._high and len(entries) - same <= OPENED
             first = self._low if stay else max(len(entries) - OPENED, 0)
-            self._entries = list(entries)
-            await self._open(first, len(entries), kept=same - self._low if stay else 0)
+            self._empty.display = not entries
+            await self._open(first, len(entries), same - self._low if stay else 0, entries)
             self.follow()
             self._hint()
-        self.call_after_refresh(self.scrolled)
+
+    def _in_common(self, entries: Sequence[Entry]) -> int:
+        """With how many of the messages that are shown these begin; a reply under way is not the same."""
+        pairs = enumerate(zip(self._entries, entries, strict=False))
+        same = next((number for number, (old, new) in pairs if old != new), None)
+        same = min(len(self._entries), len(entries)) if same is None else same
+        live = None if self._live is None else self._index(self._live.entry.message.id)
+        return same if live is None else min(same, live)
 
     async def append(self, entry: Entry) -> None:
         """Adds a message that is whole, and goes to it."""
         async with self._lock:
+            self._empty.display = False
             await self._append(MessageView(entry, folded=self._folded))
 
     async def replace(self, entry: Entry) -> None:
@@ -151,13 +138,17 @@ class Transcript(PlaceKeeper):
             return
         self._entries[index] = entry
         view = self._view(index)
-        if view is not None:
+        if view is not None and view is self._live:
+            view.relabel(entry)
+        elif view is not None:
             view.settle(entry, await _parsed(entry))
 
     async def begin(self, entry: Entry) -> None:
         """A reply that will stream; the text it has already is its start. It can be fed from the call on."""
         self._live = view = MessageView(entry, folded=self._folded, live=True)
+        await asyncio.to_thread(_warm)
         async with self._lock:
+            self._empty.display = False
             await self._trim()
             await self._append(view)
         view.grow()
@@ -180,7 +171,7 @@ class Transcript(PlaceKeeper):
         await self.replace(entry)
 
     def toggle_thinking(self) -> None:
-        """Folds or unfolds what was thought, in all messages."""
+        """Folds or unfolds what was thought, and attached files, in all messages."""
         self._folded = not self._folded
         for view in self._views:
             view.fold(self._folded)
@@ -266,28 +257,12 @@ class Transcript(PlaceKeeper):
                 return self._low + number
         return 0
 
-    # scrolling
-
-    @property
-    def at_end(self) -> bool:
-        """Whether the last message is a widget."""
-        return self._high == len(self._entries)
-
-    def action_scroll_end(self) -> None:
-        """Goes to the last message and follows it."""
-        self.run_worker(self._go(len(self._entries)), group="window", exclusive=True)
-
-    def action_scroll_home(self) -> None:
-        """Goes to the first message."""
-        self.run_worker(self._go(0), group="window", exclusive=True)
+    # the clock and the hint
 
     def scrolled(self) -> None:
-        """Makes widgets of the messages that come near the screen."""
+        """Someone scrolled, or the layout has changed."""
+        super().scrolled()
         self._hint()
-        if self._low and self.scroll_y < NEAR_EDGE:
-            self.run_worker(self._extend(-MORE), group="extend", exclusive=False)
-        elif not self.at_end and self.max_scroll_y - self.scroll_y < NEAR_EDGE:
-            self.run_worker(self._extend(MORE), group="extend", exclusive=False)
 
     def _hint(self, came: bool = False) -> None:
         below = self._live is not None and not self.following
@@ -301,107 +276,6 @@ class Transcript(PlaceKeeper):
         elif self._timer is not None:
             self._timer.pause()
 
-    # which messages are widgets
-
-    @property
-    def _high(self) -> int:
-        return self._low + len(self._views)
-
-    def _index(self, message: str | None) -> int | None:
-        numbered = range(len(self._entries) - 1, -1, -1)
-        return next((number for number in numbered if self._entries[number].message.id == message), None)
-
-    def _view(self, index: int) -> MessageView | None:
-        return self._views[index - self._low] if self._low <= index < self._high else None
-
-    async def _made(self, low: int, high: int) -> list[MessageView]:
-        views = [MessageView(entry, folded=self._folded) for entry in self._entries[low:high]]
-        await asyncio.to_thread(_prepare, views)
-        for view in views:
-            view.choose(view.entry.message.id == self._chosen)
-            view.mark(self._finder.pattern)
-        return views
-
-    async def _open(self, low: int, high: int, kept: int = 0) -> None:
-        """Makes widgets of these messages and of no others; the first ``kept`` of those there are stay."""
-        views = await self._made(low + kept, high)
-        with self.app.batch_update():
-            old, self._views, self._low = self._views[kept:], self._views[:kept] + views, low
-            for view in self._views[:kept]:
-                view.mark(self._finder.pattern)
-            self._empty.display = not self._entries
-            if old:
-                await self.remove_children(old)
-            await self.mount_all(views, before=self._more)
-
-    async def _extend(self, by: int) -> None:
-        """Makes widgets of the messages before or after; the place stays."""
-        async with self._lock:
-            if by < 0 and self._low:
-                views = await self._made(max(self._low + by, 0), self._low)
-                before, self._views = self._views[:1], views + self._views
-                self._low -= len(views)
-                await self.mount_all(views, before=before[0] if before else self._more)
-            elif by > 0 and not self.at_end:
-                views = await self._made(self._high, min(self._high + by, len(self._entries)))
-                self._views = self._views + views
-                await self.mount_all(views, before=self._more)
-
-    async def _append(self, view: MessageView) -> None:
-        entry = view.entry
-        index = self._index(entry.message.id)
-        if index is not None:  # it goes on: it, and what stood after it, gives way
-            del self._entries[index:]
-            gone = self._views[max(index - self._low, 0) :]
-            del self._views[max(index - self._low, 0) :]
-            self._low = min(self._low, index)
-            await self.remove_children(gone)
-        if not self.at_end:
-            await self._open(max(len(self._entries) - OPENED, 0), len(self._entries))
-        self._entries.append(entry)
-        view.mark(self._finder.pattern)
-        self._views.append(view)
-        self._empty.display = False
-        await self.mount(view, before=self._more)
-        self.follow()
-
-    async def _trim(self) -> None:
-        """Forgets the widgets far above, so that a long evening stays fast."""
-        if self.at_end and len(self._views) > KEPT:
-            gone, self._views = self._views[:-OPENED], self._views[-OPENED:]
-            self._low += len(gone)
-            await self.remove_children(gone)
-
-    def _reach(self, index: int, then: Callable[[MessageView], None]) -> None:
-        """Does something with the widget of a message, which is made if it must be."""
-        view = self._view(index)
-        if view is not None and view.is_mounted and view.size:
-            then(view)
-            return
-
-        async def reach() -> None:
-            async with self._lock:
-                if self._view(index) is None:
-                    await self._open(max(index - MORE, 0), min(index + MORE, len(self._entries)))
-                made = self._view(index)
-            if made is not None:
-                self.read(made, 0)
-                self.call_after_refresh(then, made)
-
-        self.run_worker(reach(), group="window", exclusive=True)
-
-    async def _go(self, index: int) -> None:
-        async with self._lock:
-            if index and not self.at_end:
-                await self._open(max(len(self._entries) - OPENED, 0), len(self._entries))
-            elif not index and self._low:
-                await self._open(0, min(OPENED, len(self._entries)))
-        if index:
-            self.follow()
-            self._hint()
-        elif self._views:
-            self.read(self._views[0], 0)
-
 
 async def _parsed(entry: Entry) -> list[Block] | None:
     """The blocks of a reply, parsed beside the event loop; a person's words have none."""
@@ -412,6 +286,10 @@ async def _parsed(entry: Entry) -> list[Block] | None:
     return await asyncio.to_thread(blocks_of, visible(with_newlines(entry.message.text)))
 
 
-def _prepare(views: Sequence[MessageView]) -> None:
-    for view in views:
-        view.prepare()
+def _warm() -> None:
+    """Imports beside the event loop what the first reply needs: a tenth of a second, once."""
+    import pygments.lexers  # type: ignore[import-untyped]  # noqa: F401
+
+    from macllm_tui.widgets.markdown import parser
+
+    parser()
