@@ -48,7 +48,7 @@ def _theme(name: str, *, dark: bool, text: str, muted: str, **colours: str) -> T
         variables={
             **named,
             "text-muted": "auto 72%",  # of black or white, whichever the ground asks for: also on a chosen line
-            "text-disabled": "auto 50%",
+            "text-disabled": "auto 64%",
             "foreground-muted": muted,
             "markdown-h6-color": muted,
             "footer-key-foreground": colours["accent"],

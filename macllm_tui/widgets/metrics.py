@@ -139,7 +139,7 @@ def _prefill(readings: Readings, width: int) -> list[Line]:
     prefill, m = readings.prefill, readings.metrics
     if prefill is None:
         if readings.ready is not None and m is None:
-            return _sentence("Ready.", "Figures come with a reply.")
+            return _sentence("Ready.", "Figures follow a reply.")
         return []
     lines = [
         _title("PREFILL", width, f"{percent(prefill.done, prefill.total)} %"),

@@ -14,6 +14,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+from contrast import contrast
 from textual.app import App, ComposeResult
 from textual.color import Color
 from textual.theme import Theme
@@ -23,7 +24,15 @@ from macllm_tui import themes
 
 GROUNDS = ("background", "surface", "panel")
 WORDS = (
-    *("text", "text-muted", "foreground", "foreground-muted", "footer-key-foreground", "link-color"),
+    *(
+        "text",
+        "text-muted",
+        "text-disabled",
+        "foreground",
+        "foreground-muted",
+        "footer-key-foreground",
+        "link-color",
+    ),
     *(f"{prefix}{name}" for prefix in ("", "text-") for name in themes._NAMED),
     *(f"markdown-h{level}-color" for level in range(1, 7)),
 )
@@ -38,21 +47,6 @@ ON_GROUND_OF_THEIR_OWN = (
     *(("text", name) for name in themes._NAMED),
 )
 COLOURED = [theme for theme in themes.THEMES if not theme.ansi]
-
-
-def luminance(color: Color) -> float:
-    """Relative luminance as WCAG 2 defines it."""
-
-    def linear(value: float) -> float:
-        return value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4
-
-    red, green, blue = (linear(value / 255) for value in color.rgb)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: Color, other: Color) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def pairs(theme: Theme) -> Iterator[tuple[float, str, str]]:
@@ -146,7 +140,7 @@ async def test_without_colour_the_chosen_line_is_still_marked(monkeypatch: pytes
 
 
 PROGRAM = """
-from tests.tui.test_themes import Choice
+from test_themes import Choice
 class Shown(Choice):
     def on_ready(self):
         self.set_timer(0.2, self.exit)
@@ -169,7 +163,7 @@ def on_terminal(**environment: str) -> str:
         stdout=follower,
         stderr=follower,
         cwd=root,
-        env={**plain, "PYTHONPATH": str(root), **environment},
+        env={**plain, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}", **environment},
     )
     os.close(follower)
     said = b""
