@@ -1,5 +1,6 @@
 """A plain chat in a pseudo-terminal, as a person types at it."""
 
+import codecs
 import os
 import pty
 import re
@@ -32,6 +33,7 @@ class Terminal:
         )
         os.close(child)
         self._terminal = parent
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end inside a character
         self.raw = ""
 
     def __enter__(self) -> "Terminal":
@@ -51,7 +53,7 @@ class Terminal:
                 return shown
             if select.select([self._terminal], [], [], 0.1)[0]:
                 try:
-                    self.raw += os.read(self._terminal, 65536).decode()
+                    self.raw += self._decoder.decode(os.read(self._terminal, 65536))
                 except OSError:  # the other end is closed
                     break
         raise AssertionError(f"{pattern!r} did not come: {self.raw[start:]!r}")
