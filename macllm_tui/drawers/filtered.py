@@ -61,7 +61,8 @@ class FilteredDrawer(Drawer[T]):
 
     def content(self) -> Iterable[Widget]:
         """Words and list."""
-        yield Input(self._words, placeholder=self.placeholder, compact=True)
+        # typing goes on in the words where it came back to them, so that focus must not select them
+        yield Input(self._words, placeholder=self.placeholder, compact=True, select_on_focus=False)
         yield OptionList(markup=False)
         yield Static("", id="found", markup=False)
 
@@ -77,7 +78,9 @@ class FilteredDrawer(Drawer[T]):
 
     def on_mount(self) -> None:
         """The words have the keys."""
-        self.query_one(Input).focus()
+        field = self.query_one(Input)
+        field.focus()
+        field.action_select_all()
         self.refresh_soon(0)
 
     @on(Input.Changed)

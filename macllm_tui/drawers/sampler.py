@@ -1,7 +1,7 @@
 """The sampling settings of a chat beside the model's own: one row each, changed by typing or step by step."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from textual import events
@@ -208,7 +208,6 @@ class SamplerDrawer(Drawer[Mapping[str, Any]]):
             setting.field: getattr(defaults if setting.of is Sampling else limits or Limits(), setting.field)
             for setting in SETTINGS
         }
-        self._sampling = defaults
         self._overrides = {
             name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()
         }
@@ -275,11 +274,4 @@ class SamplerDrawer(Drawer[Mapping[str, Any]]):
             wrong.focus()
             return
         found = {row.setting.field: row.value for row in self.rows if row.value != row.default}
-        result = {**self._hidden, **found}
-        names = {field.name for field in fields(Sampling)}
-        try:
-            replace(self._sampling, **{name: value for name, value in result.items() if name in names})
-        except (OptionError, TypeError) as error:
-            self.say(str(error))
-            return
-        self.dismiss(result)
+        self.dismiss({**self._hidden, **found})

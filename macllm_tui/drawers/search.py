@@ -34,7 +34,7 @@ class ChatSearch(FilteredDrawer[tuple[str, str | None]]):
     placeholder = "words of a title or a message"
     BINDINGS: ClassVar[list[Any]] = [
         Binding("enter", "open", "open"),
-        Binding("d,delete", "delete", "delete (in the list)"),
+        Binding("d,delete", "delete", "delete in the list"),
     ]
 
     def __init__(self, store: AsyncStore, words: str = "", now: Callable[[], datetime] = _now) -> None:
