@@ -117,7 +117,10 @@ def _special(tokenizer: Tokenizer, parts: Marks) -> dict[int, str]:
 
 def _spelled(tokenizer: Tokenizer, tokens: Mapping[int, str], parts: Marks) -> str:
     """A mark as the stream has it."""
-    return "".join(tokens.get(tokenizer.token_to_id(part) or -1, part) for part in parts)
+    ids = [tokenizer.token_to_id(part) for part in parts]
+    return "".join(
+        part if token is None else tokens.get(token, part) for part, token in zip(parts, ids, strict=True)
+    )
 
 
 def _ends_open(tokenizer: Tokenizer, markers: Markers, prompt: Sequence[int]) -> bool:
