@@ -182,11 +182,11 @@ class PromptArea(TextArea):
             event.stop()
             event.prevent_default()
             return
-        active = self.screen.active_bindings.get(event.key)
-        if active is not None and active.node is self and active.enabled:
+        active = None if event.is_printable else self.screen.active_bindings.get(event.key)
+        own = active is not None and active.node is self and active.enabled
+        if active is not None and own and await self.app.run_action(active.binding.action, self):
             event.stop()
             event.prevent_default()
-            await self.app.run_action(active.binding.action, self)
         elif event.key == "enter":  # remapped: it is no text all the same
             event.prevent_default()
         elif event.key == "up":  # remapped: the cursor still moves

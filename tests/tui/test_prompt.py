@@ -197,6 +197,12 @@ async def test_keys_can_be_moved() -> None:
         assert pilot.app.posted == ["ac\nb", "edit last"]
 
 
+async def test_a_key_with_nothing_to_do_here_goes_on_to_the_app() -> None:
+    async with Harness().run_test() as pilot:
+        await pilot.press("a", "ctrl+c")  # nothing is selected: the app says how to quit
+        assert pilot.app.clipboard == "" and len(pilot.app.sentences) == 1
+
+
 async def test_no_key_of_the_table_is_taken_by_the_text() -> None:
     chat = {key for action in ACTIONS if action.place == "chat" for key in action.key.split(",") if key}
     own = {key for binding in TextArea.BINDINGS for key in binding.key.split(",")}
