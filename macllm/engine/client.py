@@ -67,7 +67,9 @@ class EngineClient:
             try:
                 await asyncio.wait_for(self._answered.wait(), self._start_within_s)
             except TimeoutError:
-                self._give_up(f"the engine did not answer within {self._start_within_s:g} seconds")
+                words = self._last_words()
+                said = f"; the last it said: {words}" if words else ""
+                self._give_up(f"the engine did not answer within {self._start_within_s:g} seconds{said}")
                 await self._finished()
         if not self.alive:
             raise EngineDied(self.problem)
@@ -132,10 +134,9 @@ class EngineClient:
         code = await process.wait()
         await asyncio.wait([errors], timeout=1.0)  # a grandchild may hold the pipe open
         self.alive = False
-        last_words = next((line for line in reversed(self._stderr) if line.strip()), "")
         if self._closing:
             self.problem = "the engine was closed"
-        self.problem = self.problem or cause_of_death(code, last_words)
+        self.problem = self.problem or cause_of_death(code, self._last_words())
         for channel in self._channels.values():
             channel.push((_died(self.problem),))
             channel.end()
@@ -167,6 +168,9 @@ class EngineClient:
             rest = rest[-(2**12) :]
             self._stderr.extend(line.decode("utf-8", "replace") for line in lines)
         self._stderr.append(rest.decode("utf-8", "replace"))
+
+    def _last_words(self) -> str:
+        return next((line.strip() for line in reversed(self._stderr) if line.strip()), "")
 
     def _send(self, message: Mapping[str, Any]) -> None:
         process = self._process

@@ -1,4 +1,4 @@
-"""What the engine tells its caller, in order: Loading*, Ready?, Prefill+, Token*, Stats*, then Done or Failed.
+"""What the engine says, in order: Loading*, Ready?, Trimmed?, Prefill+, Token*, Stats*, then Done or Failed.
 
 Frozen and made of plain values, so that they cross a pipe and are recorded as JSON lines unchanged.
 """

@@ -37,8 +37,9 @@ class Generate:
 
     ``session`` names the cache to go on with, a conversation's id; an empty one starts anew. ``continue_final``
     goes on with the last message, an assistant's. ``settings`` are fields of Sampling by name that go over the
-    model's own, where ``sampling`` does not replace all of them. ``overflow`` says what to do where the prompt does not fit:
-    fail, or drop the oldest turns until the prompt and ``reserve`` tokens of a reply do.
+    model's own, where ``sampling`` does not replace all of them. ``overflow`` says what to do where the prompt
+    does not fit: fail, or drop the oldest turns until the prompt and ``reserve`` tokens of a reply do; a reserve
+    of more than half the context is half of it.
     """
 
     model: ModelRef

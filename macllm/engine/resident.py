@@ -23,6 +23,7 @@ from macllm.nn.stored import DTYPES
 Settings = Mapping[str, Any]
 
 MOST_SESSIONS = 6  # a switch back to a recent conversation computes nothing anew
+IDLE_SHARE = 0.25  # of the memory limit that they may take; the last one used may take more
 FULL_SHARE = 0.95  # of the memory limit; above it no conversation that is not being answered keeps its cache
 
 
@@ -117,7 +118,8 @@ class Resident:
             return
         self._leased.discard(lease.name)
         self._idle[lease.name] = lease.session
-        while len(self._idle) > MOST_SESSIONS:
+        most = self.loaded.backend.memory_limit_bytes * IDLE_SHARE
+        while len(self._idle) > MOST_SESSIONS or (len(self._idle) > 1 and 0 < most < self._idle_bytes()):
             self._idle.popitem(last=False)
         self.make_room()
 
@@ -125,8 +127,8 @@ class Resident:
         """Forgets idle sessions, the oldest first, until ``lease``'s can grow to ``tokens``."""
         backend, more = self.loaded.backend, 0
         if lease is not None and self.loaded.spec is not None:
-            held = sum(cache.allocated_bytes for cache in lease.session.caches)
-            more = max(0, sizes.held_bytes(self.loaded.spec, tokens, DTYPES[backend.dtype].size) - held)
+            needed = sizes.held_bytes(self.loaded.spec, tokens, DTYPES[backend.dtype].size)
+            more = max(0, needed - _held_bytes(lease.session))
         limit = int(backend.memory_limit_bytes * FULL_SHARE)
         while self._idle and 0 < limit < mx.get_active_memory() + more:
             self._idle.popitem(last=False)
@@ -135,6 +137,13 @@ class Resident:
         """Forgets every session that is not in use."""
         self._idle.clear()
 
+    def _idle_bytes(self) -> int:
+        return sum(map(_held_bytes, self._idle.values()))
+
 
 def _key(model: ModelRef) -> tuple[str, str | None]:
     return model.path, model.dtype
+
+
+def _held_bytes(session: Session) -> int:
+    return sum(cache.allocated_bytes for cache in session.caches)

@@ -241,6 +241,10 @@ DEATHS = [
     ),
     ("import time; print('not JSON', flush=True); time.sleep(60)", "does not understand"),
     ("import time; time.sleep(60)", "did not answer within 1 seconds"),
+    (
+        "import os, time; os.write(2, b'waiting for the disk\\n'); time.sleep(60)",
+        "did not answer within 1 seconds; the last it said: waiting for the disk",
+    ),
 ]
 
 
