@@ -1,6 +1,7 @@
 """The SQLite file under the store: private, checked, set aside when damaged, its errors as sentences."""
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import time
@@ -20,7 +21,7 @@ _DAMAGE = {"SQLITE_CORRUPT", "SQLITE_NOTADB"}
 _REFUSED = {"SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH"}
 
 
-class _Damaged(Exception):
+class _Damaged(MacllmError):
     """The file cannot be used as a database."""
 
 
@@ -38,19 +39,16 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, SetAside | None]:
     The second value says that a damaged one was found there. Raises MacllmError where the file cannot be read
     or written, or belongs to a newer macllm.
     """
-    set_aside = None
-    for _ in range(2):
+    _make_folder(path)
+    with _one_at_a_time(path):
         _make_private(path)
-        inode = path.stat().st_ino
         try:
-            connection = _opened(path)
+            return _opened(path), None
         except _Damaged:
-            set_aside = _set_aside(path, inode) or set_aside
-            continue
-        return connection, None if set_aside is None else SetAside(
-            set_aside, _salvaged(set_aside, connection)
-        )
-    raise MacllmError(f"{path} is damaged and cannot be replaced; move it away and start again")
+            target = _set_aside(path)
+        _make_private(path)
+        connection = _opened(path)
+        return connection, SetAside(target, _salvaged(target, connection))
 
 
 def open_in_memory() -> sqlite3.Connection:
@@ -58,20 +56,43 @@ def open_in_memory() -> sqlite3.Connection:
     return _opened(Path(":memory:"))
 
 
-def _make_private(path: Path) -> None:
-    """A file that only its owner reads is there before SQLite writes into it, and gives -wal and -shm its mode."""
-    try:
+def _make_folder(path: Path) -> None:
+    with _placed(path):
         if not path.parent.is_dir():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _make_private(path: Path) -> None:
+    """A file that only its owner reads is there before SQLite writes into it, and gives -wal and -shm its mode."""
+    with _placed(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         for file in (path, *_beside(path)):
             if file.exists() and file.stat().st_mode & 0o077:
                 file.chmod(0o600)
+
+
+@contextlib.contextmanager
+def _placed(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise MacllmError(
             f"{path}: {error.strerror}; chats cannot be kept there, change its permissions or set MACLLM_HOME to a"
             " folder that can be written"
         ) from None
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Two apps that start at once must not make, upgrade or set aside the same file together."""
+    with _placed(path):
+        descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network disk may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -118,13 +139,11 @@ def _check(connection: sqlite3.Connection, seconds: float | None) -> None:
     finally:
         connection.set_progress_handler(None, 0)
     if verdict != "ok":
-        raise _Damaged
+        raise _Damaged(verdict)
 
 
-def _set_aside(path: Path, inode: int) -> Path | None:
-    """Moves the damaged file and its log away, unless another app has done it meanwhile."""
-    if not path.exists() or path.stat().st_ino != inode:
-        return None
+def _set_aside(path: Path) -> Path:
+    """Moves the damaged file and its log away; never onto an earlier one."""
     stem = f"{path.stem}-damaged-{date.today().isoformat()}"
     number, target = 1, path.with_name(f"{stem}.db")
     while target.exists():
@@ -156,7 +175,7 @@ def told(path: Path, *, opening: bool = False) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", None) or ""
         if any(name.startswith(kind) for kind in _DAMAGE):
             if opening:
-                raise _Damaged from None
+                raise _Damaged(f"{path} is damaged") from None
             with contextlib.suppress(OSError):
                 _mark(path).touch(mode=0o600)
         raise MacllmError(f"{path}: {_reason(name, error)}") from error

@@ -186,7 +186,7 @@ def test_a_truncated_database_gives_what_can_be_read(path):
 
 def test_one_damaged_page_costs_the_rows_on_it(path):
     fill(path, chats=300)
-    page = _a_leaf_of(path, "messages")
+    page = _a_page_of_messages(path)
     with path.open("r+b") as file:
         file.seek(page * 4096)
         file.write(b"\xff" * 4096)
@@ -211,18 +211,14 @@ def usable(store):
     assert store.search("goes on")
 
 
-def _a_leaf_of(path, table):
-    """A page, counted from 0, that holds rows from the middle of a table."""
-    with closing(sqlite3.connect(path)) as connection:
-        pages = connection.execute(
-            "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path", (table,)
-        ).fetchall()
-    return pages[len(pages) // 2][0] - 1
+def _a_page_of_messages(path):
+    """A page, counted from 0, that holds rows from the middle of the table: where one's text stands."""
+    return path.read_bytes().index(b"reply 150 ") // 4096
 
 
 def test_damage_met_while_running_is_said_and_found_at_the_next_start(path):
     fill(path, chats=300)
-    page = _a_leaf_of(path, "messages")
+    page = _a_page_of_messages(path)
     store = Store.open()
     store._connection.execute("PRAGMA shrink_memory")  # what it has read stays with it otherwise
     with path.open("r+b") as file:
@@ -363,3 +359,30 @@ def test_the_store_starts_without_mlx(run_python):
     code = """import macllm.chats.async_store, macllm.chats.files, sys
 print([name for name in sys.modules if name.startswith(("mlx", "numpy", "tokenizers", "textual"))])"""
     assert run_python(code) == "[]\n"
+
+
+@pytest.mark.parametrize("content", [None, b"garbage " * 500])
+def test_apps_that_start_at_once_make_one_database(path, content):
+    """Six processes meet a file that is not there, or is damaged: one makes it, one sets it aside."""
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    gate = path.with_name("gate")
+    code = f"""
+import pathlib, time
+from macllm.chats.store import Store
+while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.001)
+store = Store.open()
+store.create()
+print(store.set_aside is not None)"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    gate.touch()
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(said) == sorted(["False\n"] * 5 + ["False\n" if content is None else "True\n"])
+    with opened() as store:
+        assert len(store.chats()) == 6
+    assert len(list(path.parent.glob("chats-damaged-*.db"))) == (content is not None)
