@@ -22,11 +22,12 @@ def delete(files: Collection[Path]) -> int:
 
     A snapshot, and then a repository, that is left without files is deleted with it.
     """
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    folder = Path(constants.HF_HUB_CACHE).expanduser()
     try:
-        found = scan_cache_dir()
+        found = scan_cache_dir(folder)
     except CacheNotFound:
         return 0
     wanted = {path.parent.resolve() / path.name for path in files}
@@ -46,5 +47,5 @@ def delete(files: Collection[Path]) -> int:
     strategy = found.delete_files(*chosen)
     strategy.execute()
     if emptied:
-        scan_cache_dir().delete_revisions(*emptied).execute()
+        scan_cache_dir(folder).delete_revisions(*emptied).execute()
     return strategy.expected_freed_size

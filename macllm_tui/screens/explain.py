@@ -58,6 +58,7 @@ class CommandScreen(Screen[bool]):
         self._process: asyncio.subprocess.Process | None = None
         self._lines: list[Content] = []
         self._rest = ""  # of a line that has not ended yet
+        self._left = False
         self.succeeded = False
         self.ended = False
 
@@ -74,9 +75,11 @@ class CommandScreen(Screen[bool]):
         self._run()
 
     async def on_unmount(self) -> None:
+        self._left = True
         await self._end()
 
     def action_close(self) -> None:
+        self._left = True
         self.dismiss(self.succeeded)
 
     def action_scroll(self, where: str) -> None:
@@ -103,6 +106,8 @@ class CommandScreen(Screen[bool]):
         await asyncio.gather(self._show(self._process.stdout), self._remember(self._process.stderr, remarks))
         code = await self._process.wait()
         self.ended, self.succeeded = True, code == 0
+        if self._left:
+            return
         if code == 0:
             self.query_one("#state").remove_class("shown")
         else:
@@ -128,10 +133,14 @@ class CommandScreen(Screen[bool]):
                 self._say(said)
 
     def _add(self, lines: Sequence[str]) -> None:
+        if self._left:
+            return
         self._lines += [clean(line) for line in lines]
         self.query_one("#output", Static).update(Content("\n").join(self._lines))
 
     def _say(self, sentence: str) -> None:
+        if self._left:
+            return
         state = self.query_one("#state", Static)
         state.add_class("shown")
         state.update(Content(sentence))
@@ -139,7 +148,8 @@ class CommandScreen(Screen[bool]):
     def _failed(self, sentence: str) -> None:
         self.ended = True
         self._say(sentence)
-        self.query_one("#state").add_class("failed")
+        if not self._left:
+            self.query_one("#state").add_class("failed")
 
     async def _end(self) -> None:
         """Ends a command that still runs: it is interrupted, so that it leaves nothing half done."""

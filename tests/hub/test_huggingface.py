@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hub_server import sha256
 
-from macllm.errors import DownloadError, SourceError
+from macllm.errors import Cancelled, DownloadError, SourceError
 from macllm.hub import huggingface, store
 from macllm.hub.progress import Planned, Progress, Retrying, ignore
 from macllm.hub.pull import pull
@@ -426,3 +426,36 @@ def test_pulling_again_follows_the_branch(hub, model_files):
     commit = hub.add(REPO, {**model_files, "config.json": b'{"a": 1}'})
     second = pull(REPO)
     assert second.revision == commit != first.revision and second.owned
+
+
+def stopping(event):
+    """A caller who wants no more as soon as something has arrived."""
+    if isinstance(event, Progress) and event.done:
+        raise Cancelled("stopped")
+
+
+def test_a_stopped_download_leaves_a_file_to_go_on_with(hub, model_files, tmp_path):
+    hub.add(REPO, model_files)
+    hub.trickle.add("model.safetensors")
+    with pytest.raises(Cancelled):
+        fetch(stopping)
+    assert sum(path.stat().st_size for path in partials(tmp_path)) > 0
+    assert (fetch().path / "model.safetensors").read_bytes() == model_files["model.safetensors"]
+
+
+def test_a_stopped_wait_stops_the_download(hub, model_files, tmp_path):
+    hub.add(REPO, model_files)
+    hub.cut["model.safetensors"] = [100_000, 0]
+
+    def pause(seconds):
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        huggingface.download(HubSource(REPO), ignore, free_bytes, pause=pause)
+    assert [path.stat().st_size for path in partials(tmp_path)] == [100_000]
+
+
+def test_xet_is_stopped_like_http(hub, model_files, xet, tmp_path):
+    with pytest.raises(Cancelled):
+        fetch(stopping)
+    assert (fetch().path / "model.safetensors").read_bytes() == model_files["model.safetensors"]
