@@ -30,7 +30,7 @@ class TrainingRun:
         self.planned: Planned | None = None
         self.step: TrainStep | None = None
         self.validation: Validation | None = None
-        self.best: Validation | None = None
+        self.bests: list[Validation] = []  # each better than the one before
         self.saved: deque[Saved] = deque(maxlen=SAVES)
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.sampled = 0  # samples ever, also those no longer kept
@@ -41,6 +41,11 @@ class TrainingRun:
         self.speeds: deque[float] = deque(maxlen=SPEEDS)
         self._engine = engine
         self._stream: Stream | None = None
+
+    @property
+    def best(self) -> Validation | None:
+        """The lowest validation loss so far."""
+        return self.bests[-1] if self.bests else None
 
     @property
     def over(self) -> bool:
@@ -89,7 +94,7 @@ class TrainingRun:
             case Validation():
                 self.validation = event
                 self.valid_loss.append(event.step, event.loss)
-                self.best = event if event.best else self.best
+                self.bests += [event] if event.best else []
             case Sample():
                 self.samples.append(event)
                 self.sampled += 1
@@ -113,8 +118,7 @@ class TrainingRun:
         self.valid_loss.cut(planned.resumed_step)
         self.samples = deque((s for s in self.samples if s.step <= planned.resumed_step), maxlen=SAMPLES)
         self.saved = deque((s for s in self.saved if s.step <= planned.resumed_step), maxlen=SAVES)
-        if self.best is not None and self.best.step > planned.resumed_step:
-            self.best = None
+        self.bests = [each for each in self.bests if each.step <= planned.resumed_step]
 
     def resumed(self) -> "TrainingRun":
         """The run that goes on from this one's last save, with its curves."""
@@ -122,6 +126,6 @@ class TrainingRun:
             self.request.model, self.request.data, self.request.adapter, self.request.settings, resume=True
         )
         run = TrainingRun(self._engine, request)
-        run.loss, run.valid_loss, run.best = self.loss, self.valid_loss, self.best
+        run.loss, run.valid_loss, run.bests = self.loss, self.valid_loss, self.bests
         run.samples, run.saved, run.sampled = self.samples, self.saved, self.sampled
         return run

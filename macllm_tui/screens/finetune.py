@@ -16,7 +16,7 @@ from macllm_tui.screens.finetune_draft import Draft
 from macllm_tui.screens.finetune_form import ChooseModel, FineTuneForm
 from macllm_tui.screens.training_view import Samples, TrainingView
 from macllm_tui.training import TrainingRun
-from macllm_tui.widgets.fields import Toggle
+from macllm_tui.widgets.fields import Field
 
 Keep = Callable[[TrainingRun], None]
 
@@ -98,7 +98,7 @@ class FineTuneScreen(Screen[None]):
         if form is None:
             return
         if form.draft.existing is not None:
-            form.refuse(form.query_one("#field-adapter").note)  # type: ignore[attr-defined]
+            form.refuse(form.query_one("#field-adapter", Field).note.removeprefix("! "))
             form.go_to("adapter")
             return
         self._submit(form, resume=False)
@@ -194,6 +194,3 @@ class FineTuneScreen(Screen[None]):
     def _limit(self) -> int:
         machine = self._engine.machine
         return machine.memory_limit_bytes if machine is not None else 0
-
-    def on_toggle_changed(self, event: Toggle.Changed) -> None:
-        event.stop()

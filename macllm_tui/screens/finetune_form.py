@@ -24,6 +24,7 @@ from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.widgets.fields import Field, PathInput, Toggle
 
 PAUSE_S = 0.2  # after the last key, before the data is read
+LOOK_EVERY_S = 0.5
 _MARKS = {"fits": "✓", "tight": "!", "too big": "✗", "unknown": "?"}
 
 ChooseModel = Callable[[], Awaitable[ModelRef | None]]
@@ -85,6 +86,7 @@ class FineTuneForm(Horizontal):
     def on_mount(self) -> None:
         self.query_one("#field-data", Field).content.focus()
         self.look()
+        self.set_interval(LOOK_EVERY_S, self._look_at_machine)
 
     def look(self) -> None:
         """Reads the data and estimates the memory anew: what is on disk may have changed."""
@@ -112,7 +114,7 @@ class FineTuneForm(Horizontal):
         if field.key == "data":
             self._check_data()
         elif field.key == "adapter":
-            if field.value != self.draft.adapter or self.focused_field() == "adapter":
+            if self.focused_field() == "adapter":  # else it was proposed
                 self._named_by_hand = bool(field.value)
             self._check_name()
         else:
@@ -147,7 +149,7 @@ class FineTuneForm(Horizontal):
         stop = threading.Event()
         try:
             report = await asyncio.to_thread(
-                check, Path(text), progress=self._progress_from_thread(), cancelled=stop.is_set
+                check, Path(text), progress=self._progress_from_thread(stop), cancelled=stop.is_set
             )
             name = await asyncio.to_thread(free_name, text)
         except Cancelled:
@@ -165,12 +167,16 @@ class FineTuneForm(Horizontal):
             stop.set()
         self._take_report(report, name)
 
-    def _progress_from_thread(self) -> Callable[[int, int], None]:
+    def _progress_from_thread(self, stop: threading.Event) -> Callable[[int, int], None]:
         loop = asyncio.get_running_loop()
+
+        def show(done: int, total: int) -> None:
+            if not stop.is_set():
+                self._show_data(f"Reading… {size(done)} of {size(total)}")
 
         def report(done: int, total: int) -> None:
             if total > 10_000_000:  # less is read before anybody could read this
-                loop.call_soon_threadsafe(self._show_data, f"Reading… {size(done)} of {size(total)}")
+                loop.call_soon_threadsafe(show, done, total)
 
         return report
 
@@ -182,7 +188,7 @@ class FineTuneForm(Horizontal):
         self._show_problems()
 
     def _show_data(self, text: str) -> None:
-        if self.is_mounted:
+        if self.is_attached:
             self.query_one("#finetune-data", Static).update(text)
 
     # -- base, adapter, memory ---------------------------------------------------------------------------
@@ -219,6 +225,11 @@ class FineTuneForm(Horizontal):
         self.draft = replace(self.draft, existing=found)
         self._show_problems()
 
+    def _look_at_machine(self) -> None:
+        """The limit is known once the engine's process has started."""
+        if self.estimate is not None and self.estimate.limit_bytes != self._limit():
+            self._estimate()
+
     @work(exclusive=True, group="finetune-memory")
     async def _estimate(self) -> None:
         memory = self.query_one("#finetune-memory", Static)
@@ -245,7 +256,7 @@ class FineTuneForm(Horizontal):
                 told = ""
             warning = self._warning(field.key) if not told else ""
             field.say(told or warning, wrong=bool(told), warning=bool(warning))
-        known = self.report is not None and self.report.train_rows and not set(found) - {"adapter", "data"}
+        known = self.report is not None and self.report.good and not set(found) - {"adapter", "data"}
         summary = self.draft.summary(self.report.train_rows) if known and self.report is not None else ""
         self.query_one("#finetune-summary", Static).update(summary)
         self.query_one("#finetune-resume", Button).display = self.resumable
@@ -280,7 +291,10 @@ def describe(report: DataReport) -> str:
         lines.append(f"{report.problem_count:,} problem{'s' if report.problem_count != 1 else ''}{more}:")
         lines += [f"✗ {problem}" for problem in report.problems]
     for file in report.files:
-        blank = f", {file.blank} blank lines skipped (first: line {file.first_blank})" if file.blank else ""
+        blank = ""
+        if file.blank:
+            where = f"line {file.first_blank}" if file.blank == 1 else f"the first: line {file.first_blank}"
+            blank = f", {file.blank} blank line{'s' if file.blank > 1 else ''} skipped ({where})"
         lines.append(f"{file.name}: {file.rows:,} row{'s' if file.rows != 1 else ''}{blank}")
     kinds = " and ".join(f"{count:,} {schema}" for schema, count in report.schemas.items())
     if report.supervised:

@@ -38,10 +38,10 @@ class TrainingView(Vertical):
     TrainingView { padding: 0 1; }
     TrainingView > Static { height: auto; }
     TrainingView > #training-banner { display: none; padding: 0 1; margin-bottom: 1; max-height: 5; }
-    TrainingView > #training-banner.-good { display: block; background: $success-muted; color: $text-success; }
-    TrainingView > #training-banner.-bad { display: block; background: $error-muted; color: $text-error; }
+    TrainingView > #training-banner.-good { display: block; background: $surface; color: $text-success; }
+    TrainingView > #training-banner.-bad { display: block; background: $surface; color: $text-error; }
     TrainingView > #training-banner.-note { display: block; background: $surface; color: $text; }
-    TrainingView > #training-figures, TrainingView > #training-memory { color: $text-muted; }
+    TrainingView > #training-speed, TrainingView > #training-memory { color: $text-muted; }
     TrainingView > Plot { height: 2fr; min-height: 5; margin-top: 1; }
     TrainingView > Samples, TrainingView > Samples:focus {
         height: 1fr; min-height: 3; padding: 0; background: $background;
@@ -66,6 +66,7 @@ class TrainingView(Vertical):
         yield Static(id="training-banner", markup=False)
         yield Static(id="training-progress", markup=False)
         yield Static(id="training-figures", markup=False)
+        yield Static(id="training-speed", markup=False)
         yield Static(id="training-memory", markup=False)
         yield Plot(self._curves(), empty="The curves begin with the first step.")
         yield Samples(Option(_NO_SAMPLES, disabled=True), markup=False)
@@ -90,7 +91,8 @@ class TrainingView(Vertical):
         self._drawn = run.revision
         wide = self.size.width or self.app.size.width
         self.query_one("#training-progress", Static).update(progress_line(run, wide - 2))
-        self.query_one("#training-figures", Static).update(figures_line(run, wide - 2))
+        self.query_one("#training-figures", Static).update(losses_line(run))
+        self.query_one("#training-speed", Static).update(speed_line(run, wide - 2))
         self.query_one("#training-memory", Static).update(memory_line(run))
         self.query_one(Plot).draw()
         self._list_samples()
@@ -182,22 +184,24 @@ def progress_line(run: TrainingRun, width: int) -> str:
     return f"{text}  {_bar(share, min(40, room))}{end}" if room >= 8 else text + end
 
 
-def figures_line(run: TrainingRun, width: int) -> str:
-    """Losses, learning rate and speed."""
-    parts = []
-    if run.step is not None:
-        parts.append(f"loss {run.step.loss:.3f}")
+def losses_line(run: TrainingRun) -> str:
+    """The losses now, and the best validation."""
+    parts = [f"loss {run.step.loss:.3f}"] if run.step is not None else []
     if run.validation is not None:
         best = f", best {run.best.loss:.3f} at step {run.best.step}" if run.best is not None else ""
         parts.append(f"validation {run.validation.loss:.3f}{best}")
-    if run.step is not None:
-        parts.append(f"rate {run.step.learning_rate:.2g}")
-        parts.append(f"{run.step.tokens_per_s:,.0f} tok/s")
-    if run.saved:
-        parts.append(f"saved at step {run.saved[-1].step}")
-    line = " · ".join(parts)
-    room = min(40, width - len(line) - 2, len(run.speeds))
-    return f"{line}  {sparkline(run.speeds, room)[0]}" if room >= 4 else line
+    return " · ".join(parts)
+
+
+def speed_line(run: TrainingRun, width: int) -> str:
+    """Tokens a second, now and before; learning rate; the last save."""
+    if run.step is None:
+        return ""
+    speed = f"{run.step.tokens_per_s:,.0f} tok/s"
+    rest = f" · rate {run.step.learning_rate:.2g}"
+    rest += f" · saved at step {run.saved[-1].step}" if run.saved else ""
+    room = min(40, width - len(speed) - len(rest) - 1, len(run.speeds))
+    return f"{speed} {sparkline(run.speeds, room)[0]}{rest}" if room >= 4 else speed + rest
 
 
 def memory_line(run: TrainingRun) -> str:

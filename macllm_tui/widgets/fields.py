@@ -11,7 +11,6 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.reactive import reactive
 from textual.suggester import Suggester
-from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Static
 
 
@@ -163,9 +162,3 @@ class Field(Vertical):
         """Enter goes to the next field, as in any form."""
         event.stop()
         self.screen.focus_next()
-
-
-def focus_first(widget: Widget) -> None:
-    """Puts the focus where one types first in ``widget``."""
-    field = widget.query(Field).first()
-    field.content.focus()
