@@ -10,7 +10,7 @@ from macllm_tui.widgets.rows import Layout, Mark, Row
 
 REMEMBERED = 600  # characters of a reply of which is known whether they were drafted
 _STRAY = 60  # characters of markup between two that show: with more, the match is lost
-_TINT = "on $primary-muted"
+_TINT = "on $primary 15%"
 
 
 class LiveRows:

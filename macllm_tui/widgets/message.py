@@ -72,21 +72,24 @@ class MessageView(Widget):
 
     # what it shows
 
-    def prepare(self) -> None:
-        """Parses the text; may be called in a thread before it is mounted."""
+    def prepare(self, width: int = 0) -> None:
+        """Parses the text and breaks it at a width, if that is known; in a thread, before it is mounted."""
         if self._blocks is None and self._live is None and self.entry.message.role != "user":
             from macllm_tui.widgets.markdown import blocks_of
 
             self._blocks = blocks_of(visible(with_newlines(self.entry.message.text)))
+        if width:
+            self._layout = self._lay_out(_inner(width))
 
-    def settle(self, entry: Entry, blocks: list[Block] | None = None) -> None:
-        """Shows a whole message from now on; ``blocks`` are those of its text, if they are there already."""
-        self.entry = entry
+    def settle(self, whole: "MessageView") -> None:
+        """Shows a whole message from now on: that of another, prepared widget."""
+        self.entry = whole.entry
         self._live = self._live_rows = None
         self._pending.clear()
-        self._blocks = blocks
-        self._thought = visible(with_newlines(entry.message.thought))
+        self._blocks, self._thought = whole._blocks, whole._thought
         self._changed()
+        if self.folded == whole.folded and not self._turned:
+            self._layout = whole._layout
 
     def relabel(self, entry: Entry) -> None:
         """Other siblings, another state; its text goes on growing."""
@@ -171,7 +174,7 @@ class MessageView(Widget):
 
     def _laid_out(self) -> Layout:
         if self._layout is None:
-            self._layout = self._lay_out(max(self.size.width - GUTTER - 1, 4))
+            self._layout = self._lay_out(_inner(self.size.width))
         return self._layout
 
     def _lay_out(self, width: int) -> Layout:
@@ -203,7 +206,7 @@ class MessageView(Widget):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Lines at a width."""
-        inner = max(width - GUTTER - 1, 4)
+        inner = _inner(width)
         if self._layout is None or self._layout.width != inner:
             self._layout = self._lay_out(inner)
             self._strips.clear()
@@ -298,6 +301,11 @@ class MessageView(Widget):
         elif kind == "file":
             self._turned ^= {int(number)}
             self._changed()
+
+
+def _inner(width: int) -> int:
+    """Cells for the rows: a bar stands at the left, and one cell is free at the right."""
+    return max(width - GUTTER - 1, 4)
 
 
 def _cells(text: str, style: Style, piece: Piece) -> list[Segment]:

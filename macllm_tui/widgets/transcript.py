@@ -12,7 +12,6 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
-from macllm_tui.widgets.blocks import Block
 from macllm_tui.widgets.message import MessageView
 from macllm_tui.widgets.message_rows import Entry
 from macllm_tui.widgets.visible import visible, with_newlines
@@ -141,7 +140,8 @@ class Transcript(MessageWindow):
         if view is not None and view is self._live:
             view.relabel(entry)
         elif view is not None:
-            view.settle(entry, await _parsed(entry))
+            (whole,) = await self._made([entry])
+            view.settle(whole)
 
     async def begin(self, entry: Entry) -> None:
         """A reply that will stream; the text it has already is its start. It can be fed from the call on."""
@@ -275,15 +275,6 @@ class Transcript(MessageWindow):
             self._hint(came=True)
         elif self._timer is not None:
             self._timer.pause()
-
-
-async def _parsed(entry: Entry) -> list[Block] | None:
-    """The blocks of a reply, parsed beside the event loop; a person's words have none."""
-    if entry.message.role == "user":
-        return None
-    from macllm_tui.widgets.markdown import blocks_of
-
-    return await asyncio.to_thread(blocks_of, visible(with_newlines(entry.message.text)))
 
 
 def _warm() -> None:

@@ -154,7 +154,8 @@ class MessageWindow(PlaceKeeper):
 
     async def _made(self, entries: Sequence[Entry]) -> list[MessageView]:
         views = [MessageView(entry, folded=self._folded) for entry in entries]
-        await asyncio.to_thread(_prepare, views)
+        width = self._views[0].size.width if self._views else self.scrollable_content_region.width
+        await asyncio.to_thread(_prepare, views, width)
         for view in views:
             view.choose(view.entry.message.id == self._chosen)
             view.mark(self._finder.pattern)
@@ -181,6 +182,6 @@ class MessageWindow(PlaceKeeper):
                 await self.mount_all(views, before=self._below)
 
 
-def _prepare(views: Sequence[MessageView]) -> None:
+def _prepare(views: Sequence[MessageView], width: int) -> None:
     for view in views:
-        view.prepare()
+        view.prepare(width)

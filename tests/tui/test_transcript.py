@@ -140,12 +140,16 @@ async def test_a_reply_streams_thinks_and_ends_as_it_is_stored() -> None:
         transcript.feed("ld**.\n\n```py\nx = 1\n")
         await until(pilot, lambda: "x = 1" in app.screen_text())
         assert "It is bold." in app.screen_text()
-        text = "It is **bold**.\n\n```py\nx = 1\n```\n"
+        transcript.feed("```\nDone")
+        await until(pilot, lambda: "Done" in app.screen_text())
+        live = rows(app.query(MessageView).last())
+        text = "It is **bold**.\n\n```py\nx = 1\n```\nDone"
         thought = "First I think.\n" * 9 + "Then more"
         whole = entry(1, text=text, thought=thought, thought_s=2.0, metrics=FIGURES)
         await transcript.finish(whole)
         await until(pilot, lambda: "TTFT" in app.screen_text())
         streamed = rows(app.query(MessageView).last())
+        assert streamed[2:-1] == live[2:]  # but for the seconds and the figures, as it was seen before
         assert transcript.entries[-1] == whole
         await transcript.show([])
         await transcript.show([whole])
