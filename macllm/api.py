@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,10 +202,8 @@ def load(
     """
     found = pull.find(str(name_or_path), download)
     loaded = load_model(found.path, name=found.name, dtype=dtype, progress=progress)
-    same = (entry for entry in catalogue.entries().values() if found.source == str(entry.source))
-    entry = next(same, None)
-    if entry is not None:  # what the authors recommend, which a GGUF does not carry
-        given = {name: value for name, value in asdict(entry.sampling).items() if value is not None}
+    given: dict[str, Any] = catalogue.sampling_of(found.source)  # by its authors; a GGUF does not carry it
+    if given:
         loaded = replace(loaded, sampling=replace(loaded.sampling, **given))
     return LLM(loaded)
 

@@ -161,7 +161,14 @@ class ModelsScreen(Screen[ModelRef | None]):
         if section == self._section:
             self._show_rows(chosen)
 
+    @property
+    def _taken_down(self) -> bool:
+        """Whether the screen was left: a thread or a download may still tell it something."""
+        return not self.query(DownloadLines)
+
     def _show_rows(self, chosen: str = "", sentence: str = "") -> None:
+        if self._taken_down:
+            return
         rows = self._rows.get(self._section, [])
         words = self._words.get(self._section, "").lower()
         if self._section != "search" and words:
@@ -197,10 +204,14 @@ class ModelsScreen(Screen[ModelRef | None]):
         await asyncio.sleep(SETTLED_S)
         facts = await asyncio.to_thread(model_rows.facts_of, row)
         self._facts[row.source] = facts
+        if self._taken_down:
+            return
         self._list.redraw(row.source)
         self._show_details()
 
     def _say(self, sentence: str, *, failed: bool = False) -> None:
+        if self._taken_down:
+            return
         said = self.query_one("#said", Static)
         said.update(sentence)
         said.set_class(bool(sentence), "shown")
@@ -442,6 +453,8 @@ class ModelsScreen(Screen[ModelRef | None]):
     # -- downloads ---------------------------------------------------------------------------------------
 
     def _changed(self, download: Download) -> None:
+        if self._taken_down:
+            return
         self._show_downloads()
         self._list.redraw(download.source)
         if download.state != "done":

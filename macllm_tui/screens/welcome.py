@@ -178,6 +178,8 @@ class WelcomeScreen(Screen[ModelRef | None]):
         return next((download for download in self._downloads.all if download.open), None)
 
     def _changed(self, download: Download) -> None:
+        if not self.query(DownloadLines):
+            return  # the screen was left
         self._show_downloads()
         if download.state == "done" and download.source == self._wanted and self.is_current:
             self._begin(download.name)

@@ -284,7 +284,7 @@ async def test_a_download_survives_the_screen(hub):
         go.set()
         await until(lambda: app.downloads.of(repo).state == "done", app.downloads.all)
         app.push_screen(ModelsScreen(app.engine, app.downloads))
-        await until(lambda: isinstance(app.screen, ModelsScreen) and names(app) == ["Tiny-Big"])
+        await until(lambda: app.screen.query(ModelList) and names(app) == ["Tiny-Big"])
 
 
 async def test_a_failure_stays_on_the_screen_with_its_key(hub):
