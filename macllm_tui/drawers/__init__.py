@@ -16,7 +16,7 @@ from macllm_tui.bindings import short_key_name
 T = TypeVar("T")
 
 
-class Drawer(ModalScreen[T | None]):
+class Drawer(ModalScreen[T]):
     """A titled box in the middle. Esc leaves it without a result; its last line lists its keys.
 
     Subclasses give ``heading`` and :meth:`content`.

@@ -135,7 +135,7 @@ class SystemDrawer(Drawer[str]):
         chosen = self._chosen
         suggested = chosen.name if chosen is not None and chosen.name in self._own else ""
         name = await self.app.push_screen_wait(TextInput("Name of the preset", suggested))
-        if name is None:
+        if not name:
             return
         known = {preset.name for preset in self._presets}
         if name in known and not await self.app.push_screen_wait(
