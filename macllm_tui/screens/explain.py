@@ -36,7 +36,7 @@ class CommandScreen(Screen[bool]):
     DEFAULT_CSS = """
     CommandScreen { background: $background; }
     CommandScreen #title { height: 1; padding: 0 1; background: $panel; color: $text; text-style: bold; }
-    CommandScreen #view { height: 1fr; padding: 1 1 0 1; }
+    CommandScreen #view { height: 1fr; padding: 1 0 0 0; scrollbar-size: 1 1; }
     CommandScreen #output { width: auto; }
     CommandScreen #state { height: auto; padding: 0 1; color: $text-muted; display: none; }
     CommandScreen #state.shown { display: block; }
