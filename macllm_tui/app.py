@@ -13,6 +13,7 @@ from textual.app import App
 from textual.screen import Screen
 
 from macllm.chats.async_store import AsyncStore
+from macllm.chats.store import damage_sentence
 from macllm.engine.events import Failed, Ready
 from macllm.engine.protocol import Load, ModelRef
 from macllm.engine.stream import Engine, Stream
@@ -50,9 +51,7 @@ class MacllmApp(App[None]):
     """The app. It starts ``engine`` and opens the store at ``chats`` (None: the user's own) after its first screen."""
 
     TITLE = "macllm"
-    ENABLE_COMMAND_PALETTE = True
-    COMMAND_PALETTE_BINDING = "ctrl+p"
-    INLINE_PADDING = 0
+    ENABLE_COMMAND_PALETTE = False  # ours opens by the key in the table
     BINDINGS: ClassVar[list[Any]] = []
     CSS = "Screen { background: $background; color: $text; }"
 
@@ -91,6 +90,12 @@ class MacllmApp(App[None]):
     def get_default_screen(self) -> Screen[Any]:
         return self.chat_screen
 
+    def action_command_palette(self) -> None:
+        """Our own palette, made from the table of actions."""
+        from macllm_tui.palette import open_palette
+
+        open_palette(self)
+
     async def on_mount(self) -> None:
         install(self, self._start.theme or self.settings.theme)
         keys = keymap(self.settings.keys)
@@ -128,8 +133,7 @@ class MacllmApp(App[None]):
         finally:
             self.opened.set()
         if self._store.set_aside is not None:
-            aside = self._store.set_aside.name
-            self._trouble(f"The chats' database was damaged. It is kept as {aside}, and a new one was begun.")
+            self._trouble(await self._store.call(damage_sentence))
         await self.chat_screen.refresh_chats()
 
     async def _first_model(self) -> None:

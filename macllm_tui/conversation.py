@@ -181,7 +181,10 @@ class Conversation:
 
     def _written_by(self, model: ModelRef) -> dict[str, str]:
         known = self.ready is not None and self.ready.model == model.name
-        return {"model": model.name, "model_hash": self.ready.hash if known and self.ready is not None else ""}
+        return {
+            "model": model.name,
+            "model_hash": self.ready.hash if known and self.ready is not None else "",
+        }
 
     def _used_settings(self) -> dict[str, Any]:
         """The chat's settings with a seed drawn here, so that a reply can be had again."""

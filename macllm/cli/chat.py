@@ -89,7 +89,13 @@ def _lines(args: argparse.Namespace) -> int:
         )
     store.mark_used(_lasting(name))
     watched = sys.stdin.isatty()
-    talk = Talk(llm, args.system, sampling_from(args, llm.sampling), limits_from(args, watched=watched))
+    talk = Talk(
+        llm,
+        args.system,
+        sampling_from(args, llm.sampling),
+        limits_from(args, watched=watched),
+        dtype=args.dtype,
+    )
     return talk_on_terminal(talk, plain=args.plain) if watched else talk_through_pipe(talk)
 
 

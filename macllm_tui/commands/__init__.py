@@ -47,3 +47,8 @@ COMMANDS: Mapping[str, Command] = {
     "fork": messages.fork,
     "export": messages.export,
 }
+
+# They ask nobody and wait for nothing, so the key after them finds what they did.
+IMMEDIATE = frozenset(
+    {"stop", "thinking", "sidebar", "metrics", "find", "previous_message", "next_message", "edit", "continue"}
+)

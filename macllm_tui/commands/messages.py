@@ -4,7 +4,6 @@ from pathlib import Path
 
 from macllm.chats import files
 from macllm.chats.records import StoredMessage
-from macllm.chats.store import Store
 from macllm.errors import InputError
 from macllm_tui.screens.chat import ChatScreen
 
@@ -117,15 +116,5 @@ async def export(screen: ChatScreen, argument: str) -> None:
             return
         argument = str(Path.cwd() / f"chat-{chat.id}.{kind}")
     path = Path(argument).expanduser()
-    await screen.app.store.call(_write, chat.id, path)
+    await screen.app.store.call(files.export, chat.id, path)
     screen.tell(f"written to {path}")
-
-
-def _write(store: Store, chat: str, path: Path) -> None:
-    kinds = {".md": lambda: files.to_markdown(store, chat), ".jsonl": lambda: files.to_jsonl(store, [chat])}
-    make = kinds.get(path.suffix.lower())
-    if make is None:
-        raise InputError(f"{path}: a chat is written as .md or .jsonl; give the file one of these endings")
-    if path.exists():
-        raise InputError(f"{path} exists; name another file")
-    files.write(path, make())

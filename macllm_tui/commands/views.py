@@ -21,7 +21,7 @@ async def stop(screen: ChatScreen, argument: str) -> None:
         screen.end_edit()
     else:
         screen.query_one(Banner).hide()
-    screen.prompt.focus()
+    screen.focus_prompt()
 
 
 async def prompt_history(screen: ChatScreen, argument: str) -> None:
@@ -107,6 +107,6 @@ def _choose(screen: ChatScreen, step: int) -> None:
     """The chosen message takes the keys, until none is chosen."""
     screen.transcript.choose(step)
     if screen.transcript.chosen is not None:
-        screen.transcript.focus()
+        screen.set_focus(screen.transcript)
     else:
-        screen.prompt.focus()
+        screen.focus_prompt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -144,7 +145,7 @@ class ChatScreen(Screen[None]):
         await self.app.use_model_of(self.conversation)
         await self.show_chat()
         self.prompt.text = self._drafts.get(chat, "")
-        self.prompt.focus()
+        self.focus_prompt()
 
     async def new_chat(self) -> None:
         """An empty chat."""
@@ -153,7 +154,7 @@ class ChatScreen(Screen[None]):
         self.conversation.clear()
         await self.show_chat()
         self.prompt.text = ""
-        self.prompt.focus()
+        self.focus_prompt()
 
     def _keep_draft(self) -> None:
         if self.conversation.chat is not None:
@@ -226,18 +227,21 @@ class ChatScreen(Screen[None]):
     async def start(self, reply: Reply, *, appended: bool = False) -> None:
         """Shows a reply that was just asked for, and follows it to its end."""
         self.query_one(Banner).hide()
-        self.app.follow(reply)
         entries = self.conversation.entries
         if appended and len(entries) > 2:
             await self.transcript.append(entries[-2])
         else:
             await self.transcript.show(entries[:-1])
         await self._begin(reply)
+        self.app.follow(reply)
         await self.refresh_chats()
 
     async def _begin(self, reply: Reply) -> None:
-        entry = self.conversation.entries[-1]
-        await self.transcript.begin(type(entry)(reply.message, entry.position, entry.siblings))
+        """Shows what there is of a reply, then everything as it comes."""
+        begun = reply.message
+        await self.transcript.begin(replace(self.conversation.entries[-1], message=begun))
+        came = reply.message  # meanwhile
+        self.transcript.feed(came.text[len(begun.text) :], came.thought[len(begun.thought) :])
         reply.listener = self._update
 
     def _update(self, update: Update) -> None:
@@ -270,12 +274,16 @@ class ChatScreen(Screen[None]):
             )
         await self.refresh_chats()
 
+    def focus_prompt(self) -> None:
+        """From the very next key on: ``Widget.focus`` would come after the keys that are waiting."""
+        self.set_focus(self.prompt)
+
     def begin_edit(self, text: str, *, editing: str | None = None, resuming: str | None = None) -> None:
         """Puts a text into the prompt, to be sent as a new version of a message."""
         self.editing, self.resuming = editing, resuming
         self.prompt.text = text
         self.prompt.move_cursor(self.prompt.document.end)
-        self.prompt.focus()
+        self.focus_prompt()
         what = "your message" if editing is not None else "the reply, which the model continues"
         self.query_one(Banner).show(
             f"Editing {what}: it becomes a branch of its own.", key="esc", acts="leaves it"
@@ -306,13 +314,15 @@ class ChatScreen(Screen[None]):
     @on(FindBar.Closed)
     def _find_closed(self) -> None:
         self.transcript.find("")
-        self.prompt.focus()
+        self.focus_prompt()
 
     # -- counting ----------------------------------------------------------------------------------------
 
     @on(TextArea.Changed)
     def count_soon(self) -> None:
         """Counts the prompt's tokens when the keyboard is quiet."""
+        if not self.prompt.text:
+            self.query_one(PromptCount).update("")
         if self._counting is not None:
             self._counting.stop()
         self._counting = self.set_timer(COUNT_AFTER_S, self._count)
@@ -338,9 +348,14 @@ class ChatScreen(Screen[None]):
 
     # -- doing things ------------------------------------------------------------------------------------
 
-    def action_do(self, action: str) -> None:
-        """What every key does."""
-        self.do(action)
+    async def action_do(self, action: str) -> None:
+        """What every key does. What only changes the view is done before the next key is looked at."""
+        from macllm_tui.commands import COMMANDS, IMMEDIATE
+
+        if action in IMMEDIATE:
+            await self._told(COMMANDS[action](self, ""))
+        else:
+            self.do(action)
 
     def do(self, action: str, argument: str = "") -> None:
         """Does what an action of the table says, in its own task."""
@@ -348,17 +363,20 @@ class ChatScreen(Screen[None]):
 
         self.run(COMMANDS[action](self, argument))
 
-    def run(self, work: Any) -> None:
+    def run(self, work: Awaitable[None]) -> None:
         """Runs a coroutine; an error of ours is told in its sentence."""
 
-        async def told() -> None:
+        async def opened() -> None:
             await self.app.opened.wait()
-            try:
-                await work
-            except MacllmError as error:
-                self.tell(str(error), severity="error")
+            await self._told(work)
 
-        self.run_worker(told(), group="actions")
+        self.run_worker(opened(), group="actions")
+
+    async def _told(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except MacllmError as error:
+            self.tell(str(error), severity="error")
 
     def tell(self, sentence: str, severity: Any = "information") -> None:
         """Shows a sentence for a while."""

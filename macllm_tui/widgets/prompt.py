@@ -72,6 +72,7 @@ class PromptArea(TextArea):
         scrollbar-size-vertical: 1;
         &:focus { border: none; border-left: outer $primary; }
         & .text-area--cursor-line { background: transparent; }
+        & .text-area--placeholder { color: $foreground-muted; }
         & .prompt--fold { color: $text-accent; text-style: italic; }
     }
     """

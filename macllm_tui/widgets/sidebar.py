@@ -22,7 +22,7 @@ class ChatList(OptionList):
         text-wrap: nowrap; text-overflow: ellipsis; scrollbar-size-vertical: 1;
         background: $background;
         &:focus { border: none; border-right: solid $primary; }
-        & > .option-list--option-disabled { color: $text-muted; }
+        & > .option-list--option-disabled { color: $foreground-muted; }
     }
     """
 
@@ -38,14 +38,14 @@ class ChatList(OptionList):
         options: list[Option] = []
         place: int | None = None
         for day, group in groupby(chats, key=lambda chat: day_name(chat.updated, today)):
-            options.append(Option(Text(day, style="dim"), disabled=True))
+            options.append(Option(day, disabled=True))
             for chat in group:
                 mark = "▸ " if chat.id == current else "… " if chat.id in writing else "  "
                 if chat.id == current:
                     place = len(options)
                 options.append(Option(Text(mark + chat.title, no_wrap=True, overflow="ellipsis"), id=chat.id))
         if not options:
-            options.append(Option(Text("no chats yet", style="dim"), disabled=True))
+            options.append(Option("no chats yet", disabled=True))
         self.clear_options()
         self.add_options(options)
         self.highlighted = place

@@ -144,7 +144,7 @@ async def _find(app: MacllmApp, pilot: Pilot[None]) -> None:
 @action("palette")
 async def _palette(app: MacllmApp, pilot: Pilot[None]) -> None:
     await pilot.press(key("palette"))
-    await until(pilot, lambda: type_of(app) == "CommandPalette")
+    await until(pilot, lambda: type_of(app) == "Palette")
 
 
 @action("model")
