@@ -12,52 +12,29 @@ import pytest
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Static
+from training_player import Gate, answering, fresh, play, player
 
-from macllm.engine.events import Done, Failed, Machine
+from macllm.engine.events import Done, Failed
 from macllm.engine.metrics import Metrics
 from macllm.engine.protocol import ModelRef, Train
-from macllm.engine.recording import Exchange, Recording, ReplayEngine, read_recording
-from macllm.engine.training_events import Planned, Saved, Trained, TrainStep, Validation
+from macllm.engine.recording import Exchange
+from macllm.engine.training_events import Planned, Trained, TrainStep
 from macllm.tune import adapters
 from macllm.tune.settings import DEFAULTS
 from macllm_tui.screens.finetune import FineTuneScreen
-from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.screens.finetune_form import FineTuneForm
 from macllm_tui.screens.training_view import (
     Samples,
     TrainingView,
-    duration,
-    losses_line,
-    memory_line,
-    progress_line,
-    speed_line,
 )
 from macllm_tui.training import TrainingRun
 from macllm_tui.widgets.fields import Field, PathInput
 from macllm_tui.widgets.plot import BEST, Plot
 
-RECORDING = Path(__file__).parent / "recordings" / "training.jsonl"
 CONFIG = Path(__file__).parent.parent / "configs" / "qwen3-0.6b.json"
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 DEADLINE_S = 20
 SIZES = [(60, 20), (120, 40)]
-
-
-class Gate:
-    """Lets so many batches through, then holds the rest."""
-
-    def __init__(self, batches: int = 10**9) -> None:
-        self.left = batches
-        self._open = asyncio.Event()
-
-    async def __call__(self, seconds: float) -> None:
-        self.left -= 1
-        if self.left < 0:
-            await self._open.wait()
-
-    def open(self) -> None:
-        self.left = 10**9
-        self._open.set()
 
 
 class Host(App[None]):
@@ -108,21 +85,6 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def player(gate: Gate | None = None, *others: Exchange) -> ReplayEngine:
-    """Plays the recorded run, then the other streams."""
-    recorded = read_recording(RECORDING)
-    return ReplayEngine(Recording(recorded.machine, (*recorded.exchanges, *others)), sleep=gate or Gate())
-
-
-def answering(*events: Any) -> ReplayEngine:
-    """Answers the first Train with these."""
-    machine = read_recording(RECORDING).machine
-    request = Train(ModelRef("", ""), "", "")
-    return ReplayEngine(
-        Recording(machine, (Exchange(request, tuple((0.0, (event,)) for event in events)),)), sleep=Gate()
-    )
-
-
 async def until(pilot: Pilot[None], true: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not true():
@@ -144,22 +106,6 @@ async def started(pilot: Pilot[None], app: Host, data: Path) -> TrainingRun:
     await until(pilot, lambda: app.under_test.view is not None)
     assert app.under_test.training is not None
     return app.under_test.training
-
-
-def play(run: TrainingRun, until_step: int = 10**9) -> TrainingRun:
-    """Takes the recorded events without an engine."""
-    for _, batch in read_recording(RECORDING).exchanges[0].batches:
-        for event in batch:
-            if isinstance(event, TrainStep) and event.step > until_step:
-                return run
-            run.take(event)
-    return run
-
-
-def fresh() -> TrainingRun:
-    recorded = read_recording(RECORDING).exchanges[0].request
-    assert isinstance(recorded, Train)
-    return TrainingRun(player(), recorded)
 
 
 # -- the form ------------------------------------------------------------------------------------------------
@@ -443,78 +389,9 @@ async def test_a_closed_screen_leaves_the_run_and_another_shows_it(base: ModelRe
         assert app.under_test.query_one(Samples).option_count == 6
 
 
-async def test_an_engine_that_cannot_start_fails_the_run(base: ModelRef) -> None:
-    class Dead:
-        machine: Machine | None = None
-        alive = False
-        problem = ""
-
-        async def start(self) -> None:
-            from macllm.engine.death import EngineDied
-
-            raise EngineDied("the engine was killed by the system")
-
-    run = TrainingRun(Dead(), Train(base, "", ""))  # type: ignore[arg-type]
-    await run.follow()
-    assert run.state == "failed" and run.failed is not None and "killed" in run.failed.message
-
-
 def test_the_screens_need_neither_mlx_nor_numpy(run_python: Any) -> None:
     code = (
         "import sys, macllm_tui.screens.finetune, macllm_tui.screens.compare;"
         "print([name for name in ('mlx', 'numpy', 'huggingface_hub') if name in sys.modules])"
     )
     assert run_python(code).strip() == "[]"
-
-
-# -- without a screen ----------------------------------------------------------------------------------------
-
-
-def test_a_run_keeps_its_history() -> None:
-    run = play(fresh())
-    assert run.state == "finished" and run.loss.length == 60 and run.valid_loss.length == 7
-    assert (
-        run.best is not None and run.best.step == 50 and [saved.step for saved in run.saved] == [20, 40, 60]
-    )
-    assert run.sampled == 6 and len(run.speeds) == 60
-
-
-def test_a_resumed_run_forgets_what_came_after_its_last_save() -> None:
-    run = play(fresh(), until_step=35).resumed()
-    assert run.request.resume
-    run.take(Planned("b", "a", 1, 1, 60, 1, 1, 1, resumed_step=20))
-    assert run.loss.x_range == (1, 20) and run.valid_loss.x_range == (0, 20)
-    assert [saved.step for saved in run.saved] == [20] and len(run.samples) == 2
-    assert run.best is not None and run.best.step == 20
-
-
-async def test_a_stream_that_ends_without_a_word_is_a_failure() -> None:
-    run = TrainingRun(answering(Validation(0, 3.0, True), Saved(1, "/a")), fresh().request)
-    await run.follow()
-    assert run.state == "failed" and run.resumable
-
-
-def test_a_draft_makes_the_request_it_came_from() -> None:
-    request = fresh().request
-    assert Draft.of(request).request() == request
-    by_epochs = Draft.of(request).with_text("epochs", "1.5").request()
-    assert by_epochs.settings["epochs"] == 1.5 and "iters" not in by_epochs.settings
-
-
-def test_a_free_name_is_a_name(tmp_path: Path) -> None:
-    for data in ("/a/My data (1).jsonl", "/a/b/", "…", "", "x" * 200):
-        assert adapters.checked_name(free_name(data))
-
-
-def test_lines_fit_what_they_are_given() -> None:
-    assert [duration(seconds) for seconds in (0, 41.6, 200, 3900)] == [
-        "0 s",
-        "42 s",
-        "3 min 20 s",
-        "1 h 05 min",
-    ]
-    run = play(fresh(), until_step=30)
-    for width in (58, 78, 118):
-        lines = progress_line(run, width), losses_line(run), speed_line(run, width), memory_line(run)
-        assert all(0 < len(line) <= width for line in lines)
-    assert memory_line(fresh()) == ""
