@@ -3,8 +3,8 @@
 import io
 import shutil
 import sys
-from pathlib import Path
 
+import chatty
 import pytest
 
 import macllm
@@ -16,9 +16,6 @@ from macllm.engine.metrics import Metrics
 from macllm.engine.request import Limits
 from macllm.errors import ContextError, InputError, MacllmError
 from macllm_tui.actions import slash_commands
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
-import chatty
 
 QUESTION = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."

@@ -1,16 +1,12 @@
 """The plain chat as a person meets it: typed at in a terminal, interrupted, left, and found again."""
 
 import re
-import sys
-from pathlib import Path
 
+import chatty
 import pytest
 from talk_terminal import Terminal
 
 from macllm.chats.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
-import chatty
 
 QUESTION = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."
