@@ -23,7 +23,7 @@ TAGS = ["safetensors", "text-generation"]
 @pytest.fixture
 def unquantized(hub):
     """A repository of 16-bit weights, already on this machine."""
-    folder = reference("gemma3").folder
+    folder = reference("llama", wide=True).folder
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     hub.add("org/Tiny", files, tags=TAGS, safetensors={"parameters": {"F32": 100_000}, "total": 100_000})
     return pull("org/Tiny")
