@@ -86,9 +86,6 @@ async def test_keys_scroll(hub, keys, moved):
 
 
 def test_colours_stay_and_nothing_else_does():
-    line = clean(
-        "a \x1b[31mred\x1b[0m b\x1b[2J\x1b[5A\x1b]8;;x\x1b\\c\x1b]0;t\x07 d\x9b3Je\x08\x00 \x1b(Bf\tg"
-    )
-    assert line.plain == "a red bc de f   g".replace("f   g", line.plain[line.plain.index("f") :])
-    assert any("red" in str(span.style) or "ansi" in str(span.style) or span.style for span in line.spans)
-    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line.plain)
+    line = clean("a \x1b[31mred\x1b[0m b\x1b[2J\x1b[5A\x1b]8;;x\x1b\\c\x1b]0;t\x07 d\x9b3Je\x08\x00 \x1b(Bf")
+    assert line.plain == "a red bc de f"
+    assert [line.plain[span.start : span.end] for span in line.spans if span.style] == ["red"]
