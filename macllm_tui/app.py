@@ -16,6 +16,7 @@ from macllm.chats.async_store import AsyncStore
 from macllm.chats.store import damage_sentence
 from macllm.engine.events import Failed, Ready
 from macllm.engine.protocol import Load, ModelRef
+from macllm.engine.request import Sampling
 from macllm.engine.stream import Engine, Stream
 from macllm.errors import MacllmError
 from macllm_tui.bindings import keymap
@@ -28,6 +29,7 @@ from macllm_tui.themes import NAMES, app_arguments, install
 from macllm_tui.widgets.banner import Banner
 
 if TYPE_CHECKING:
+    from macllm_tui.comparison import Side
     from macllm_tui.downloads import Downloads
     from macllm_tui.training import TrainingRun
 
@@ -134,6 +136,7 @@ class MacllmApp(App[None]):
             self.opened.set()
         if self._store.set_aside is not None:
             self._trouble(await self._store.call(damage_sentence))
+        await self.chat_screen.refresh_system()
         await self.chat_screen.refresh_chats()
 
     async def _first_model(self) -> None:
@@ -145,6 +148,8 @@ class MacllmApp(App[None]):
             ref = await self.ask(WelcomeScreen(self.engine, self.downloads))
         if ref is not None:
             await self.use_model(ref)
+        names = await asyncio.to_thread(self.home.names)
+        self.chat_screen.prompt.offers = {**self.chat_screen.prompt.offers, "model": names, "explain": names}
 
     # -- models ------------------------------------------------------------------------------------------
 
@@ -271,12 +276,34 @@ class MacllmApp(App[None]):
     # -- screens -----------------------------------------------------------------------------------------
 
     async def open_compare(self, prompt: str) -> None:
-        """One prompt, two models or settings."""
-        from macllm_tui.screens.compare import CompareScreen, Side
+        """One prompt, two models or settings; the side that is kept goes on in the chat."""
+        from macllm_tui.comparison import Side
+        from macllm_tui.screens.compare import CompareScreen
 
-        model = self.chat_screen.require_model()
-        side = Side(model, self.conversation.settings)
-        await self.push_screen_wait(CompareScreen(self.engine, side, side, self.conversation.system, prompt))
+        side = Side(self.chat_screen.require_model(), self.conversation.settings)
+        screen = CompareScreen(
+            self.engine,
+            side,
+            side,
+            self.conversation.messages,
+            prompt,
+            choose_model=self.pick_model,
+            choose_settings=self._settings_of,
+        )
+        kept = await self.ask(screen)
+        if kept is not None:
+            await self.conversation.keep(kept)
+            self.chat_screen.prompt.text = ""
+            await self.chat_screen.show_chat()
+
+    async def _settings_of(self, side: Side) -> Mapping[str, Any] | None:
+        """What the sampler drawer comes to for one side of a comparison."""
+        from macllm_tui.drawers.sampler import SamplerDrawer
+
+        ready = self.conversation.ready
+        known = ready is not None and ready.model == side.model.name
+        defaults = ready.sampling if known and ready is not None else Sampling()
+        return await self.ask(SamplerDrawer(defaults, side.settings))
 
     async def open_finetune(self) -> None:
         """Teaches the model in use; a run under way is shown again."""
@@ -308,9 +335,13 @@ class MacllmApp(App[None]):
         """Runs what may take a while beside the event loop."""
         return await asyncio.to_thread(function, *arguments)
 
-    def preset_name(self, system: str) -> str:
+    async def preset_name(self, system: str) -> str:
         """What the header calls a system prompt."""
-        return "" if not system else "system prompt"
+        if not system:
+            return ""
+        from macllm_tui.presets import name_of
+
+        return name_of(system, await self.store.presets()) or "own"
 
     def theme_names(self) -> list[str]:
         """The themes to choose from."""

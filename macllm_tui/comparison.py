@@ -37,9 +37,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Kept:
-    """The side that was kept, with its reply."""
+    """The side that was kept: what it was asked, and its reply."""
 
     side: Side
+    prompt: str
     text: str
     thought: str = ""
     metrics: Metrics | None = None

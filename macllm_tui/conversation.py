@@ -13,6 +13,7 @@ from macllm.engine.request import Limits
 from macllm.engine.stream import Engine, Stream
 from macllm.errors import InputError
 from macllm.tokenizer.messages import Message
+from macllm_tui.comparison import Kept
 from macllm_tui.prompting import SUMMARISE, messages_of, split_settings
 from macllm_tui.reply import Reply
 from macllm_tui.widgets.transcript import Entry
@@ -43,6 +44,11 @@ class Conversation:
     def branch(self) -> list[StoredMessage]:
         """The messages shown, from the first to the last."""
         return [entry.message for entry in self.entries]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation as the model reads it."""
+        return self._messages(self.branch)
 
     @property
     def reply(self) -> Reply | None:
@@ -108,6 +114,26 @@ class Conversation:
         await self._reload(await self._store.chat(message.chat))
         place = next(index for index, one in enumerate(self.branch) if one.id == message.id)
         return self._start(fresh, self.branch[:place], used)
+
+    async def keep(self, kept: Kept) -> None:
+        """Puts one side of a comparison at the end of the chat: what was asked, and its reply."""
+        if self.chat is None:
+            self.chat = await self._store.create(
+                model=kept.side.model.name, system=self.system, sampling=dict(self.settings)
+            )
+        parent = self.entries[-1].message.id if self.entries else None
+        asked = await self._store.add(self.chat.id, "user", kept.prompt, parent=parent)
+        await self._store.add(
+            self.chat.id,
+            "assistant",
+            kept.text,
+            parent=asked.id,
+            thought=kept.thought,
+            model=kept.side.model.name,
+            sampling=dict(kept.side.settings),
+            metrics=kept.metrics,
+        )
+        await self._reload(await self._store.chat(self.chat.id))
 
     async def finished(self, reply: Reply) -> None:
         """To be called when a reply has run: the chat's own view of it is refreshed."""

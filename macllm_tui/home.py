@@ -15,6 +15,9 @@ class Home(Protocol):
     def resolve(self, name: str) -> ModelRef:
         """The installed model of this name. Raises InputError."""
 
+    def names(self) -> tuple[str, ...]:
+        """The models that can be named."""
+
     def used(self, name: str) -> None:
         """Remembers that the model was used now."""
 
@@ -42,6 +45,11 @@ class UserHome:
 
         return resolve(name)
 
+    def names(self) -> tuple[str, ...]:
+        from macllm.hub import store
+
+        return tuple(model.name for model in store.installed() if not model.missing)
+
     def used(self, name: str) -> None:
         from macllm.hub import store
 
@@ -62,6 +70,9 @@ class RecordedHome:
 
     def resolve(self, name: str) -> ModelRef:
         return self._model if self._model is not None else ModelRef(name, name)
+
+    def names(self) -> tuple[str, ...]:
+        return (self._model.name,) if self._model is not None else ()
 
     def used(self, name: str) -> None:
         return

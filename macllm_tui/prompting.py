@@ -42,6 +42,9 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Limits]
         limits["stop"] = tuple(limits["stop"])
     if "dry_breakers" in settings:
         settings = {**settings, "dry_breakers": tuple(settings["dry_breakers"])}
+    if "logit_bias" in settings:  # JSON's keys are strings
+        bias = {int(token): value for token, value in settings["logit_bias"].items()}
+        settings = {**settings, "logit_bias": bias}
     return {name: value for name, value in settings.items() if name not in names}, Limits(**limits)
 
 

@@ -184,7 +184,7 @@ def colourless() -> bool:
 
 
 def app_arguments() -> dict[str, Any]:
-    """What ``App(...)`` must be told: without colour words keep bold, underline and reverse, and grey is a colour too."""
+    """What ``App(...)`` must be told: without colour, words keep bold, underline and reverse; grey is a colour too."""
     return {"ansi_color": True} if colourless() else {}
 
 

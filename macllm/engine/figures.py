@@ -1,4 +1,4 @@
-"""The figures of one reply as one line: under it in the app, after it in plain chat, beside the other in a comparison."""
+"""The figures of one reply as one line: under it in the app, after it in plain chat, on each side of a comparison."""
 
 from macllm.engine.metrics import Metrics
 

@@ -73,7 +73,7 @@ async def system(screen: ChatScreen, argument: str) -> None:
         text = await screen.app.ask(SystemDrawer(screen.conversation.system, screen.app.store))
     if text is not None:
         await screen.conversation.change(system=text)
-        screen.refresh_header()
+        await screen.refresh_system()
         screen.count_soon()
 
 

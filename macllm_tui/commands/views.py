@@ -1,7 +1,6 @@
 """Actions on what is shown: drawers, panels, help, and stopping."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from macllm.errors import InputError
 from macllm_tui.screens.chat import ChatScreen
@@ -43,7 +42,7 @@ async def attach(screen: ChatScreen, argument: str) -> None:
     """Puts a text file into the prompt."""
     if not argument:
         raise InputError("name the file: /attach FILE")
-    await screen.prompt.insert_file(Path(argument).expanduser())
+    await screen.prompt.insert_file(argument)
 
 
 async def find(screen: ChatScreen, argument: str) -> None:

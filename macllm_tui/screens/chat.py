@@ -21,6 +21,7 @@ from macllm_tui.actions import Place
 from macllm_tui.bindings import bindings
 from macllm_tui.conversation import Conversation
 from macllm_tui.reply import Reply, Update
+from macllm_tui.themes import NAMES
 from macllm_tui.widgets.banner import Banner
 from macllm_tui.widgets.find_bar import FindBar
 from macllm_tui.widgets.footer import Footer
@@ -76,6 +77,7 @@ class ChatScreen(Screen[None]):
         self.editing: str | None = None  # the message whose new version is being typed
         self.resuming: str | None = None  # the reply whose new start is being typed
         self._drafts: dict[str, str] = {}
+        self._preset = ""
         self._sidebar: bool | None = None  # None: by the width
         self._counting: Timer | None = None
 
@@ -106,6 +108,7 @@ class ChatScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.lay_out()
+        self.prompt.offers = {"theme": NAMES}
 
     def on_resize(self, event: events.Resize) -> None:
         self.lay_out()
@@ -133,7 +136,7 @@ class ChatScreen(Screen[None]):
             await self.transcript.show(entries[:-1])
             await self._begin(reply)
         self.editing = self.resuming = None
-        self.refresh_header()
+        await self.refresh_system()
         await self.refresh_chats()
         self.count_soon()
 
@@ -172,6 +175,11 @@ class ChatScreen(Screen[None]):
         writing = frozenset(self.conversation.replies)
         self.query_one(ChatList).show(chats, current, writing, self.app.clock().date())
 
+    async def refresh_system(self) -> None:
+        """The system prompt changed: its name stands in the top line."""
+        self._preset = await self.app.preset_name(self.conversation.system)
+        self.refresh_header()
+
     def refresh_header(self, prompt_tokens: int | None = None) -> None:
         """Model, system prompt and context in the top line."""
         model, ready = self.conversation.model, self.conversation.ready
@@ -180,7 +188,7 @@ class ChatScreen(Screen[None]):
         used = prompt_tokens if prompt_tokens is not None else (last.context_tokens if last else 0)
         self.query_one(Header).show(
             model=model.name if model is not None else "",
-            preset=self.app.preset_name(self.conversation.system),
+            preset=self._preset,
             context_tokens=used,
             max_context=ready.max_context if known and ready is not None else 0,
         )

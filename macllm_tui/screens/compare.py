@@ -137,6 +137,7 @@ class CompareScreen(Screen[Kept | None]):
             self.notify("Write a prompt first.", markup=False)
             self.query_one(ComparePrompt).focus()
             return
+        self._prompt = prompt
         self._run((*self._messages, Message.of("user", prompt)))
 
     @work(exclusive=True, group="compare")
@@ -219,7 +220,7 @@ class CompareScreen(Screen[Kept | None]):
         """Closes with this side, so that the chat goes on with it."""
         run = self.pane.run
         if run.over and run.text:
-            self.dismiss(Kept(run.side, run.text, run.thought, run.metrics))
+            self.dismiss(Kept(run.side, self._prompt, run.text, run.thought, run.metrics))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only what can be done now has a key."""

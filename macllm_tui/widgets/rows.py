@@ -19,7 +19,7 @@ _CLOSING = "、。，．！？：；」』）】》〉"
 _PIECE = re.compile(f" *(?:[{_WIDE}][{_CLOSING}]*|[^ {_WIDE}]+)| +$")
 
 EMPTY = Content("")
-MUTED = "$foreground 60%"  # $text-muted is found against a background, which a span does not know
+MUTED = "$foreground-muted"  # $text-muted is found against a background, which a span does not know
 
 
 class Styled(Protocol):
