@@ -106,6 +106,10 @@ class PromptArea(TextArea):
         """The list lies over the screen: it belongs to no row of it."""
         await self.screen.mount(self._completions)
 
+    def on_resize(self) -> None:
+        """The count beside it grew: TextArea wraps its lines anew, but draws only those that are new."""
+        self.refresh()
+
     # -- the text and its markers ------------------------------------------------------------------------
 
     @property
