@@ -8,7 +8,7 @@ from macllm.chats.records import Chat, StoredMessage
 from macllm.engine.request import Limits, Sampling
 from macllm.tokenizer.messages import Message, TextPart
 
-_SUMMARY = "Summary of what was said before:\n"
+SUMMARY = "Summary of what was said before:\n"
 SUMMARISE = (
     "Summarise our conversation so far in at most 200 words: facts, decisions, names and open questions that "
     "matter for going on. Write only the summary."
@@ -22,7 +22,7 @@ def messages_of(chat: Chat, branch: Sequence[StoredMessage]) -> tuple[Message, .
     place = next((index for index, one in enumerate(kept) if one.id == chat.summary_until), None)
     if chat.summary and place is not None:
         kept = kept[place + 1 :]
-        system = f"{system}\n\n{_SUMMARY}{chat.summary}".strip()
+        system = f"{system}\n\n{SUMMARY}{chat.summary}".strip()
     messages = [Message.of("system", system)] if system else []
     for one in kept:
         if one.role == "assistant" and not one.text and not one.thought:

@@ -1,0 +1,59 @@
+"""What the screen shows, as text and as a picture, when it has come to rest."""
+
+import asyncio
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from textual.app import App
+from textual.pilot import Pilot
+from textual.widgets import Input, TextArea
+
+STILL_FOR_S = 0.3  # longer than what is drawn by a clock waits: figures, curves, a count of tokens
+
+
+async def settle(app: App[Any], pilot: Pilot[Any], busy: Callable[[], bool]) -> None:
+    """Waits until nothing is under way, and the messages between widgets are read."""
+    while busy():
+        await pilot.pause()
+        await asyncio.sleep(0.005)
+    await pilot.pause()
+
+
+async def steady(app: App[Any], pilot: Pilot[Any], busy: Callable[[], bool]) -> None:
+    """Waits until nothing is under way and the screen stays as it is; its cursor no longer blinks."""
+    clock = asyncio.get_running_loop().time
+    shown, since = "", clock()
+    while clock() - since < STILL_FOR_S:
+        for place in app.screen.query("TextArea, Input").results(Input | TextArea):  # type: ignore[arg-type]
+            place.cursor_blink = False
+        await settle(app, pilot, busy)
+        now = screen_text(app)
+        if now != shown:
+            shown, since = now, clock()
+        await asyncio.sleep(0.01)
+
+
+def screen_text(app: App[Any]) -> str:
+    """The screen as text, a line each."""
+    width, height = app.size
+    console = Console(
+        width=width,
+        height=height,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        record=True,
+        legacy_windows=False,
+    )
+    console.print(app.screen._compositor.render_update(full=True, screen_stack=app._background_screens))
+    lines = console.export_text().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def picture(app: App[Any]) -> str:
+    """The screen as SVG. Nothing in it is fetched from anywhere: it is shown in a font of the reader's own."""
+    svg = App.export_screenshot(app, title="macllm", simplify=True)
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
