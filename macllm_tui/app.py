@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.app import App
 from textual.screen import Screen
+from textual.worker import WorkerError, active_worker
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.store import damage_sentence
@@ -145,6 +147,7 @@ class MacllmApp(App[None]):
         if ref is None:
             from macllm_tui.screens.welcome import WelcomeScreen
 
+            self.begun.set()
             ref = await self.ask(WelcomeScreen(self.engine, self.downloads))
         if ref is not None:
             await self.use_model(ref)
@@ -233,9 +236,9 @@ class MacllmApp(App[None]):
 
     def _failed(self, event: Failed, reply: Reply | None = None) -> None:
         if event.kind == "EngineDied":
-            kept = " What came of the reply is kept." if reply is not None else ""
+            kept = ". What came of the reply is kept." if reply is not None else ""
             self._banner().show(
-                f"{event.message}{kept}", severity="error", key="restart", acts="starts it again"
+                f"{event.message.rstrip('.')}{kept}", severity="error", key="restart", acts="starts it again"
             )
         elif event.kind == "ContextError" and reply is not None:
             self.run_worker(self._ask_about_context(reply, event.message))
@@ -329,7 +332,11 @@ class MacllmApp(App[None]):
         try:
             self.home.save(settings)
         except MacllmError as error:
-            self.notify(str(error), severity="warning", markup=False)
+            self.warn(str(error))
+
+    def warn(self, sentence: str) -> None:
+        """Says for a while that something did not work which nobody is waiting for."""
+        self.notify(sentence, severity="warning", markup=False)
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs what may take a while beside the event loop."""
@@ -351,17 +358,18 @@ class MacllmApp(App[None]):
         """Stops what is under way, keeps it, and ends the app."""
         for reply in list(self.conversation.replies.values()):
             reply.stop()
-        if self.conversation.replies:
-            await self._replies_ended()
+        replies = [worker for worker in self.workers if worker.group == "replies"]
+        with suppress(TimeoutError, WorkerError):  # an engine that does not answer keeps nobody here
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                await self.workers.wait_for_complete(replies)
+        own = active_worker.get(None)
+        for worker in list(self.workers):
+            if worker is not own:
+                worker.cancel()  # what would still ask the store or the engine
         await self.engine.close()
         if self._store is not None:
             await self._store.close()
         self.exit()
-
-    async def _replies_ended(self) -> None:
-        workers = [worker for worker in self.workers if worker.group == "replies"]
-        async with asyncio.timeout(LEAVE_WITHIN_S):
-            await self.workers.wait_for_complete(workers)
 
     def _banner(self) -> Banner:
         return self.chat_screen.query_one(Banner)

@@ -4,17 +4,23 @@ from pathlib import Path
 
 from macllm.engine.client import EngineClient
 from macllm.engine.recording import Recorder
-from macllm.engine.stream import Engine
+from macllm.errors import MacllmError
 from macllm_tui import settings
 from macllm_tui.app import MacllmApp, Start
 
 
 def run(start: Start, *, record: Path | None = None) -> int:
-    """Runs the app until the user leaves; returns the exit code. ``record`` keeps the engine's events in a file."""
-    engine: Engine = EngineClient()
-    if record is not None:
-        engine = Recorder(engine, record)
+    """Runs the app until the user leaves; returns the exit code. ``record`` keeps the engine's events in a file.
+
+    Raises InputError, before anything is opened, where that file is there or cannot be made; and at the end
+    MacllmError where it could not be written to its end.
+    """
+    recorder = Recorder(EngineClient(), record) if record is not None else None
     loaded = settings.load()
-    app = MacllmApp(engine, loaded.settings, start, notices=loaded.problems)
+    app = MacllmApp(recorder or EngineClient(), loaded.settings, start, notices=loaded.problems)
+    if recorder is not None:
+        recorder.on_trouble = app.warn
     app.run()
+    if recorder is not None and recorder.trouble:
+        raise MacllmError(recorder.trouble)
     return app.return_code or 0

@@ -11,13 +11,12 @@ from textual.pilot import Pilot
 
 from macllm.engine.protocol import Count, Generate, Load, ModelRef, Train
 from macllm.engine.recording import Exchange, Recording, ReplayEngine, read_recording
-from macllm.errors import InputError, OptionError
+from macllm.errors import InputError
 from macllm_tui.app import MacllmApp
 from macllm_tui.home import RecordedHome
 from macllm_tui.pictures import picture, screen_text, steady
 from macllm_tui.player import Player, Watched
 from macllm_tui.settings import Settings
-from macllm_tui.themes import NAMES
 
 __all__ = ["replay", "screen_text"]
 
@@ -35,10 +34,8 @@ def replay(source: Path, size: tuple[int, int], screenshot: Path | None, theme: 
     """Plays a recording to its end and returns the last screen: as text, or as SVG, written to ``screenshot`` too.
 
     Nothing of the user's is read or changed. Raises InputError for a damaged recording, for one that the app
-    does not come to the end of, and where the picture cannot be written; OptionError for an unknown theme.
+    does not come to the end of, and where the picture cannot be written.
     """
-    if theme is not None and theme not in NAMES:
-        raise OptionError(f"there is no theme '{theme}' (there are {', '.join(NAMES)})")
     recording, model = playable(read_recording(source), source)
     engine = Watched(ReplayEngine(recording, pace="instant"))
     requests = [exchange.request for exchange in recording.exchanges]

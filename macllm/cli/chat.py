@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--screenshot", type=Path, metavar="OUT.svg", help="with --replay: write the screen as a picture"
     )
-    group.add_argument("--theme", metavar="NAME", help="colours of the app, this time")
+    group.add_argument("--theme", type=_theme, metavar="NAME", help="colours of the app, this time")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +100,17 @@ def _lines(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    given: dict[str, object] = {  # all of it is in the recording
+        "MODEL": args.model,
+        "--system": args.system,
+        "--plain": args.plain,
+        "--dtype": args.dtype,
+        "--record": args.record,
+        **{f"the setting {name}": True for name in overrides_from(args)},
+    }
+    extra = next((name for name, value in given.items() if value), None)
+    if extra is not None:
+        raise OptionError(f"--replay shows what was recorded; leave out {extra}")
     from macllm_tui.replay import replay
 
     shown = replay(args.replay, args.size or _size(DEFAULT_SIZE), args.screenshot, args.theme)
@@ -115,13 +126,21 @@ def _refuse_without_replay(args: argparse.Namespace) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d+)x(\d+)", text, re.ASCII)
     size = (int(match[1]), int(match[2])) if match is not None else (0, 0)
     if not (_LEAST[0] <= size[0] <= _MOST[0] and _LEAST[1] <= size[1] <= _MOST[1]):
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a size of the form 120x40, from {_LEAST[0]}x{_LEAST[1]} to {_MOST[0]}x{_MOST[1]}"
         )
     return size
+
+
+def _theme(text: str) -> str:
+    from macllm_tui.themes import NAMES
+
+    if text not in NAMES:
+        raise argparse.ArgumentTypeError(f"no theme '{text}' (there are {', '.join(NAMES)})")
+    return text
 
 
 def _lasting(name: str) -> str:

@@ -1,13 +1,14 @@
 """Keeps what an engine was asked and what it said, and plays it back: for demos, tests and bug reports."""
 
 import asyncio
+import contextlib
 import json
 import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal
 
 from macllm import __version__
 from macllm.engine.death import DIED
@@ -27,7 +28,8 @@ Sleep = Callable[[float], Awaitable[None]]
 class Recorder:
     """An engine that writes everything that passes to ``path``, a line each, as it passes.
 
-    Raises InputError where the file is there already, or cannot be made.
+    Raises InputError where the file is there already, or cannot be made. Where the disk is full say, it ends early,
+    at a whole line: ``trouble`` is then why, and ``on_trouble`` is told so.
     """
 
     def __init__(self, engine: Engine, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,10 +37,12 @@ class Recorder:
         self._clock = clock
         self._begun = clock()
         self._last_id = 0
-        self._file: TextIO | None = _private_file(path)
+        self._file: BinaryIO | None = _private_file(path)
+        self._written = 0  # bytes, to the end of a line
         self._headed = False
         self._path = path
-        self.trouble = ""  # why the recording ends early, where the disk is full say
+        self.trouble = ""
+        self.on_trouble: Callable[[str], object] = lambda sentence: None
 
     @property
     def machine(self) -> Machine | None:
@@ -95,14 +99,22 @@ class Recorder:
         self._write({"t": round(self._clock() - self._begun, 6), **entry})
 
     def _write(self, entry: dict[str, Any]) -> None:
+        line = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            self._file.flush()
+            sent = 0
+            while sent < len(line):  # what does not wait in memory may be taken in parts
+                sent += self._file.write(line[sent:])
+            self._written += len(line)
         except OSError as error:  # what is recorded matters less than that it goes on
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                file.truncate(self._written)  # half a line could not be read
+            with contextlib.suppress(OSError):
+                file.close()
             self.trouble = f"{self._path}: the recording ends early: {error.strerror}"
-            self._file = None
+            self.on_trouble(self.trouble)
 
 
 class ReplayEngine:
@@ -212,11 +224,11 @@ class ReplayEngine:
         )
 
 
-def _private_file(path: Path) -> TextIO:
+def _private_file(path: Path) -> BinaryIO:
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise InputError(f"{path}: is there already; give a new file to record to") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be recorded to: {error.strerror}; give another place") from None
-    return os.fdopen(number, "w", encoding="utf-8")
+    return os.fdopen(number, "wb", buffering=0)  # a line is on the disk when it was said

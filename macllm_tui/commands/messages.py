@@ -49,6 +49,7 @@ async def regenerate(screen: ChatScreen, argument: str) -> None:
     _at_rest(screen)
     message = _target(screen)
     screen.transcript.unchoose()
+    screen.focus_prompt()
     asked = message.id if message.role == "user" else message.parent
     await screen.start(await screen.conversation.answer(asked))
 
@@ -99,6 +100,7 @@ async def fork(screen: ChatScreen, argument: str) -> None:
     message = _target(screen)
     await screen.conversation.fork(message.id)
     await screen.show_chat()
+    screen.focus_prompt()
     screen.tell("this is a new chat; the other one is as it was")
 
 

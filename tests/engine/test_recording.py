@@ -1,11 +1,12 @@
 """Recordings: what was recorded is played again, damaged files are refused by line, and nothing is overwritten."""
 
 import asyncio
-import errno
+import contextlib
 import json
 import os
+import resource
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,19 +165,32 @@ async def test_each_line_is_on_disk_when_it_was_said(tmp_path: Path) -> None:
     assert [every(exchange) for exchange in recording.exchanges] == [every(REPLY)]
 
 
-class FullDisk:
-    def write(self, text: str) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@contextlib.contextmanager
+def disk_with_room_for(size: int) -> Iterator[None]:
+    """No file of this process grows beyond ``size`` bytes meanwhile."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 async def test_a_full_disk_ends_the_recording_and_not_the_chat(tmp_path: Path) -> None:
-    recorder = Recorder(await playing(REPLY, REPLY), tmp_path / "talk.jsonl")
+    file = tmp_path / "talk.jsonl"
+    recorder = Recorder(await playing(REPLY, REPLY), file)
+    told: list[str] = []
+    recorder.on_trouble = told.append
     await recorder.start()
-    recorder._file = FullDisk()  # type: ignore[assignment]
-    assert await chatty.read(recorder.submit(REPLY.request)) == every(REPLY)
-    assert "talk.jsonl: the recording ends early: No space left" in recorder.trouble
+    head = file.stat().st_size
+    with disk_with_room_for(head + 200):  # the request fits, what comes of it does not
+        assert await chatty.read(recorder.submit(REPLY.request)) == every(REPLY)
+    assert "talk.jsonl: the recording ends early: File too large" in recorder.trouble
+    assert told == [recorder.trouble]
     assert await chatty.read(recorder.submit(REPLY.request)) == every(REPLY)
     await recorder.close()
+    (cut,) = read_recording(file).exchanges  # no line is half there
+    assert cut.request == REPLY.request and not cut.complete
 
 
 class Clock:

@@ -16,7 +16,7 @@ from macllm.engine.metrics import Metrics
 from macllm.engine.protocol import Generate, Load
 from macllm.engine.recording import Exchange, Recording, ReplayEngine, read_recording
 from macllm.engine.request import Limits
-from macllm.errors import InputError, OptionError
+from macllm.errors import InputError
 from macllm.tokenizer.messages import Message
 from macllm_tui import replay as replaying
 from macllm_tui.app import MacllmApp
@@ -323,11 +323,6 @@ def test_nothing_recorded_is_said(tmp_path: Path) -> None:
     source = Telling().count("x", 1).write(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match=r"none\.jsonl: nothing was asked in it"):
         replay(source, (80, 24), None)
-
-
-def test_a_theme_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"no theme 'pink'.*paper"):
-        replay(tmp_path / "talk.jsonl", (80, 24), None, "pink")
 
 
 def test_a_replay_that_is_stuck_ends_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
