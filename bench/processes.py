@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bench.worker import ROOT, WorkerError, environment_with
 
@@ -27,6 +28,12 @@ def modules_after(statement: str) -> set[str]:
     """The top-level modules that a statement loads."""
     code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     return set(_run([sys.executable, "-c", code], None).split())
+
+
+def macllm_command() -> list[str]:
+    """The installed command, or the module where macllm runs from its sources."""
+    script = Path(sys.executable).with_name("macllm")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "macllm"]
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> str:

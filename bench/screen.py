@@ -7,7 +7,6 @@ import pty
 import select
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+from bench.processes import macllm_command
 from bench.rows import Row, Target
 from bench.settings import Settings
 from bench.worker import ROOT, environment_with
@@ -23,8 +23,9 @@ from macllm.chats.store import Store
 from macllm.engine.events import Done, Event, Machine, Prefill, Ready, Stats, Token
 from macllm.engine.metrics import Metrics
 from macllm.engine.protocol import Generate, Load, ModelRef, Request
-from macllm.engine.recording import ReplayEngine, recording_lines
+from macllm.engine.recording import Exchange, Recording, ReplayEngine
 from macllm.engine.request import Sampling
+from macllm.engine.stream import Batch
 from macllm.tokenizer.messages import Message
 from macllm_tui.app import MacllmApp
 from macllm_tui.bench import SIZE, loop_lag, measure, rank
@@ -64,11 +65,13 @@ def measure_app(settings: Settings, say: Callable[[str], None]) -> Iterator[Row]
         path = Path(folder) / "chats.db"
         fill(path, 500 if settings.quick else MANY_CHATS)
         samples = tuple(opening_ms(path) for _ in range(settings.repeats))
-        yield Row("app", f"a chat of {LONG_CHAT} messages opens", "ms", samples, target=Target("value", at_most=500))
+        yield Row(
+            "app", f"a chat of {LONG_CHAT} messages opens", "ms", samples, target=Target("value", at_most=500)
+        )
         figure = f"search in {MANY_CHATS:,} chats"
         yield Row("app", figure, "ms", searching_ms(path), target=Target("value", at_most=50))
     say("start to the prompt")
-    samples = tuple(start_s() for _ in range(settings.process_repeats + 1))[1:]
+    samples = tuple(start_s(settings.model) for _ in range(settings.process_repeats + 1))[1:]
     yield Row("app", "start to a key shown in the prompt", "s", samples, target=Target("value", at_most=0.6))
 
 
@@ -79,12 +82,12 @@ def lag_ms(tokens: int, kind: str) -> float:
 
 async def _lag(tokens: int, kind: str) -> float:
     request = Generate(_MODEL, (Message.of("user", "Write."),))
-    engine = ReplayEngine(recording_lines(_machine(), _exchanges(request, tokens, kind)), pace="recorded")
+    engine = ReplayEngine(Recording(_machine(), _exchanges(request, tokens, kind)), pace="recorded")
     lags: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         app = _app(engine, Path(folder) / "chats.db")
 
-        async def drive(pilot: Pilot[None]) -> None:
+        async def drive(pilot: Pilot[object]) -> None:
             await app.begun.wait()
             with loop_lag(lags):
                 await app.chat_screen.start(await app.conversation.say("Write."), appended=True)
@@ -96,21 +99,25 @@ async def _lag(tokens: int, kind: str) -> float:
     return rank(sorted(lags), 0.99)
 
 
-def _exchanges(request: Request, tokens: int, kind: str) -> list[tuple[Request, list[tuple[float, Event]]]]:
-    """A load and a reply: for each the events with their times in seconds."""
+def _exchanges(request: Request, tokens: int, kind: str) -> tuple[Exchange, ...]:
+    """A load and a reply, in batches as the engine's process sends them."""
     words = ["```python\n", *("x = 1\n" if n % 4 == 3 else "value " for n in range(tokens - 2)), "```\n"]
     if kind == "prose":
         words = [f"{_WORDS[n % len(_WORDS)]} " + ("\n\n" if n % 90 == 89 else "") for n in range(tokens)]
-    events: list[tuple[float, Event]] = [(0.0, Prefill(12, 12, 0))]
-    for number, word in enumerate(words):
-        when = number / RATE
-        events.append((when, Token(number, word)))
-        if number % (RATE // 8) == 0:
-            metrics = Metrics(decode_tokens=number + 1, decode_tps=float(RATE), recent_tps=float(RATE))
-            events.append((when, Stats(metrics, (1000 / RATE,) * (RATE // 8))))
-    events.append((tokens / RATE, Done("length", "", Metrics(decode_tokens=tokens, decode_tps=float(RATE)))))
+    batches: list[tuple[float, Batch]] = [(0.0, (Prefill(12, 12, 0),))]
+    each = RATE // 30  # tokens of 33 ms
+    for first in range(0, tokens, each):
+        events: list[Event] = [Token(number, word) for number, word in enumerate(words[first : first + each])]
+        if first % (each * 4) == 0:  # about 8 times a second
+            events.append(Stats(_metrics(first), (1000 / RATE,) * each * 4))
+        batches.append((first / RATE, tuple(events)))
+    batches.append((tokens / RATE, (Done("length", "", _metrics(tokens)),)))
     ready = Ready("simulated", 32768, Sampling(), True, "model", False, "0", 0.0, 0)
-    return [(Load(_MODEL), [(0.0, ready)]), (request, events)]
+    return (Exchange(Load(_MODEL), ((0.0, (ready,)),)), Exchange(request, tuple(batches)))
+
+
+def _metrics(tokens: int) -> Metrics:
+    return Metrics(decode_tokens=tokens, decode_tps=float(RATE), recent_tps=float(RATE))
 
 
 def _machine() -> Machine:
@@ -142,11 +149,11 @@ def opening_ms(path: Path) -> float:
 
 
 async def _opening(path: Path) -> float:
-    engine = ReplayEngine(recording_lines(_machine(), []), pace="instant")
+    engine = ReplayEngine(Recording(_machine(), ()), pace="instant")
     app = MacllmApp(engine, AppSettings(), chats=path, home=RecordedHome(None))
     found: list[float] = []
 
-    async def drive(pilot: Pilot[None]) -> None:
+    async def drive(pilot: Pilot[object]) -> None:
         await app.begun.wait()
         chat = max(await app.store.chats(), key=lambda one: one.messages)
         start = time.perf_counter()
@@ -171,7 +178,7 @@ def searching_ms(path: Path) -> tuple[float, ...]:
     return tuple(samples)
 
 
-def start_s() -> float:
+def start_s(model: Path) -> float:
     """From starting the process to a typed character on its screen, in a pseudo-terminal."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
@@ -179,7 +186,7 @@ def start_s() -> float:
         environment = environment_with({"TERM": "xterm-256color", "MACLLM_HOME": home})
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "macllm"],
+            [*macllm_command(), "chat", str(model)],
             stdin=child,
             stdout=child,
             stderr=child,
@@ -189,7 +196,7 @@ def start_s() -> float:
         )
         os.close(child)
         try:
-            _read_until(parent, b"\x1b[?1049h")  # from here on keys are the app's, not the line discipline's
+            _read_until(parent, b"sk something")  # the words of an empty prompt, of which the cursor covers the first letter
             os.write(parent, "ŵ".encode())
             _read_until(parent, "ŵ".encode())
             return time.perf_counter() - start

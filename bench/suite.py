@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import speed
-from bench.processes import import_seconds, modules_after, seconds
+from bench.processes import import_seconds, macllm_command, modules_after, seconds
 from bench.rows import Report, Row, Target
 from bench.settings import Settings
 from bench.worker import Worker, WorkerError
@@ -170,12 +170,6 @@ def _load(settings: Settings) -> Iterator[Row]:
             (peak / sizes["kept_bytes"],),
             target=Target("value", at_most=1.15),
         )
-
-
-def macllm_command() -> list[str]:
-    """The installed command, or the module where macllm runs from its sources."""
-    script = Path(sys.executable).with_name("macllm")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "macllm"]
 
 
 def _installed(module: str) -> bool:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.records import Chat, StoredMessage
@@ -13,10 +13,12 @@ from macllm.engine.request import Limits
 from macllm.engine.stream import Engine, Stream
 from macllm.errors import InputError
 from macllm.tokenizer.messages import Message
-from macllm_tui.comparison import Kept
 from macllm_tui.prompting import SUMMARISE, messages_of, split_settings
 from macllm_tui.reply import Reply
 from macllm_tui.widgets.transcript import Entry
+
+if TYPE_CHECKING:
+    from macllm_tui.comparison import Kept
 
 _SEEDS = 2**32
 _SUMMARY_TOKENS = 400
@@ -115,7 +117,7 @@ class Conversation:
         place = next(index for index, one in enumerate(self.branch) if one.id == message.id)
         return self._start(fresh, self.branch[:place], used)
 
-    async def keep(self, kept: Kept) -> None:
+    async def keep(self, kept: "Kept") -> None:
         """Puts one side of a comparison at the end of the chat: what was asked, and its reply."""
         if self.chat is None:
             self.chat = await self._store.create(
