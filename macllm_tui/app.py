@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.app import App
+from textual.binding import Binding
 from textual.screen import Screen
-from textual.worker import WorkerError, active_worker
+from textual.worker import Worker, active_worker
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.store import damage_sentence
@@ -21,7 +22,8 @@ from macllm.engine.protocol import Load, ModelRef
 from macllm.engine.request import Sampling
 from macllm.engine.stream import Engine, Stream
 from macllm.errors import MacllmError
-from macllm_tui.bindings import keymap
+from macllm_tui.actions import BY_ID
+from macllm_tui.bindings import called, keymap
 from macllm_tui.conversation import Conversation
 from macllm_tui.home import Home, UserHome
 from macllm_tui.reply import Reply
@@ -51,12 +53,15 @@ class Start:
     theme: str | None = None  # for this time
 
 
-class MacllmApp(App[None]):
+class MacllmApp(App[None], inherit_bindings=False):
     """The app. It starts ``engine`` and opens the store at ``chats`` (None: the user's own) after its first screen."""
 
     TITLE = "macllm"
     ENABLE_COMMAND_PALETTE = False  # ours opens by the key in the table
-    BINDINGS: ClassVar[list[Any]] = []
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding(BY_ID["quit"].key, "quit", show=False, priority=True, id="quit"),  # on every screen
+        Binding("ctrl+c", "help_quit", show=False, system=True),
+    ]
     CSS = "Screen { background: $background; color: $text; }"
 
     def __init__(
@@ -93,6 +98,14 @@ class MacllmApp(App[None]):
 
     def get_default_screen(self) -> Screen[Any]:
         return self.chat_screen
+
+    async def action_quit(self) -> None:
+        """Leaves, once."""
+        self.run_worker(self.leave(), group="leave", exclusive=True)
+
+    def action_help_quit(self) -> None:
+        """Says how one leaves, to those who press ctrl+c."""
+        self.notify(f"{called(self, 'quit')} leaves; what was said is kept", markup=False)
 
     def action_command_palette(self) -> None:
         """Our own palette, made from the table of actions."""
@@ -358,18 +371,21 @@ class MacllmApp(App[None]):
         """Stops what is under way, keeps it, and ends the app."""
         for reply in list(self.conversation.replies.values()):
             reply.stop()
-        replies = [worker for worker in self.workers if worker.group == "replies"]
-        with suppress(TimeoutError, WorkerError):  # an engine that does not answer keeps nobody here
-            async with asyncio.timeout(LEAVE_WITHIN_S):
-                await self.workers.wait_for_complete(replies)
+        end = time.monotonic() + LEAVE_WITHIN_S  # an engine that does not answer keeps nobody here
+        while time.monotonic() < end and any(worker.group == "replies" for worker in self._at_work()):
+            await asyncio.sleep(0.01)
         own = active_worker.get(None)
-        for worker in list(self.workers):
+        for worker in self._at_work():
             if worker is not own:
                 worker.cancel()  # what would still ask the store or the engine
         await self.engine.close()
-        if self._store is not None:
-            await self._store.close()
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
         self.exit()
+
+    def _at_work(self) -> list[Worker[Any]]:
+        return [worker for worker in self.workers if worker.is_running]
 
     def _banner(self) -> Banner:
         return self.chat_screen.query_one(Banner)

@@ -19,7 +19,7 @@ async def search(screen: ChatScreen, argument: str) -> None:
     """Finds a chat by what was said in it."""
     from macllm_tui.drawers.search import ChatSearch
 
-    found = await screen.app.ask(ChatSearch(screen.app.store, words=argument))
+    found = await screen.app.ask(ChatSearch(screen.app.store, words=argument, now=screen.app.clock))
     if found is not None:
         chat, message = found
         await screen.open_chat(chat, message)

@@ -91,7 +91,7 @@ async def theme(screen: ChatScreen, argument: str) -> None:
 
 
 async def quit_(screen: ChatScreen, argument: str) -> None:
-    await screen.app.leave()
+    await screen.app.action_quit()
 
 
 async def previous_message(screen: ChatScreen, argument: str) -> None:
