@@ -95,6 +95,7 @@ class ModelsScreen(Screen[ModelRef | None]):
             Tab("1 Installed", id="installed"),
             Tab("2 Catalogue", id="catalogue"),
             Tab("3 Search", id="search"),
+            active=self._section,
         )
         tabs.can_focus = False
         yield tabs

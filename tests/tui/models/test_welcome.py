@@ -129,6 +129,7 @@ async def test_more_models_leads_to_the_models_screen_and_back_with_a_model(hub)
         await until(lambda: len(offered(app)) == 4)
         await pilot.press("end", "enter")
         await until(lambda: isinstance(app.screen, ModelsScreen))
+        await until(lambda: app.screen.row is not None and app.screen.row.name == "starter")  # the catalogue
         await pilot.press("escape")
         await until(lambda: app.screen is app.shown)
         install(hub)
