@@ -83,8 +83,13 @@ class FallbackModel:
         return [ForeignCache(cache) for cache in make_prompt_cache(self.model)]
 
 
-def load_fallback(files: ModelFiles, backend: Backend) -> FallbackModel:
-    """Raises ConfigError where mlx-lm has no class either, CheckpointError where the weights do not go with it."""
+def load_fallback(
+    files: ModelFiles, backend: Backend, progress: Callable[[int, int], None] | None = None
+) -> FallbackModel:
+    """Raises ConfigError where mlx-lm has no class either, CheckpointError where the weights do not go with it.
+
+    ``progress`` is told bytes in memory and bytes of all parameters; what it raises ends the load.
+    """
     foreign_model.refuse_unknown(files)
     weights = sum(entry.nbytes for entry in read_headers(files.path).values())  # names what is not whole
     check_fits(weights, str(files.path), backend)
@@ -94,8 +99,22 @@ def load_fallback(files: ModelFiles, backend: Backend) -> FallbackModel:
     model.update(
         tree_map(lambda array: array.astype(dtype) if array.dtype in floats else array, model.parameters())
     )
-    mx.eval(model.parameters())
+    _read(model, progress)
     return FallbackModel(model)
+
+
+def _read(model: Module, progress: Callable[[int, int], None] | None) -> None:
+    """Brings the parameters into memory one by one, so that a load can be watched and stopped."""
+    parameters: list[mx.array] = []
+    tree_map(parameters.append, model.parameters())
+    total, done = sum(array.nbytes for array in parameters), 0
+    for array in parameters:
+        if progress is not None:
+            progress(done, total)
+        mx.eval(array)
+        done += array.nbytes
+    if progress is not None:
+        progress(done, total)
 
 
 def _flat(state: Any) -> list[Any]:

@@ -77,7 +77,7 @@ def load_model(
         model = _native(files, backend, progress)
         vocab, context = spec.vocab, spec.max_context
     else:
-        model = load_fallback(files, backend)
+        model = load_fallback(files, backend, progress)
         vocab, context = model.vocab, files.stated_context or UNKNOWN_CONTEXT
     return Loaded(
         name=name or (path.name if path.is_dir() else path.stem),

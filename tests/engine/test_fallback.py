@@ -14,7 +14,7 @@ from macllm.engine.generate import Options, generate
 from macllm.engine.loading import Loaded, load_model
 from macllm.engine.request import Limits
 from macllm.engine.session import Session
-from macllm.errors import CheckpointError, ConfigError
+from macllm.errors import Cancelled, CheckpointError, ConfigError
 
 PROMPT = tiny.tokens(15, seed=4)
 
@@ -45,6 +45,20 @@ def greedy(loaded: Loaded, prompt: list[int], session: Session | None = None) ->
 
 def test_it_is_named_as_not_native(phi: Loaded) -> None:
     assert phi.spec is None
+
+
+def test_its_load_can_be_watched_and_stopped(phi_folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    load_model(phi_folder, dtype="float32", progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) > 10 and seen == sorted(seen)
+    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] > 0
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        load_model(phi_folder, dtype="float32", progress=stop)
 
 
 def test_greedy_text_equals_the_original(phi: Loaded, phi_folder: Path) -> None:
