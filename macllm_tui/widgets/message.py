@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rich.segment import Segment
 from textual import events
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
@@ -122,14 +122,29 @@ class MessageView(Widget):
         if self._layout is None:
             return
         height = len(self._layout.pieces)
+        changed = 0
         if began or self._live_rows is None or not self._answering:
             self._layout = self._lay_out(self._layout.width)
             self._strips.clear()
         else:
-            unchanged = self._live_rows.grow(self._drafted).pieces
-            for line in range(unchanged, height):
-                self._strips.pop(line, None)
-        self.refresh(layout=len(self._layout.pieces) != height)
+            changed = self._redraw(self._live_rows.grow(self._drafted).pieces, height)
+        if len(self._layout.pieces) != height:
+            self.refresh(layout=True)
+        else:  # most often a word more in the last line: the rest of the screen is left alone
+            self.refresh(Region(0, changed, self.size.width, height - changed))
+
+    def _redraw(self, first: int, height: int) -> int:
+        """Draws the lines from ``first`` on again where they were drawn; gives the first that looks different."""
+        layout = self._laid_out()
+        changed = height
+        for line in range(first, height):
+            old = self._strips.pop(line, None)
+            if line < len(layout.pieces) and old is not None:
+                piece = layout.pieces[line]
+                self._strips[line] = self._draw(piece, layout.rows[piece.row])
+            if changed == height and (old is None or self._strips.get(line) != old):
+                changed = line
+        return changed
 
     def fold(self, folded: bool) -> None:
         """Folds or unfolds what was thought and what was attached."""
