@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from textual.content import Content
+from textual.geometry import Region
 from textual.timer import Timer
 from textual.widget import Widget
 
@@ -22,6 +23,7 @@ PRESSURE = {  # in words, and in the colour of the bar
 }
 _NEAR = 0.9  # of the limit
 _SHOWN_FROM_S = 0.01
+_WHOLE_FROM = 100  # tokens a second: a large figure with a decimal would leave no room beside it
 _SPARE, _LARGE_FROM, _TALL_FROM = 9, 31, 24
 
 
@@ -57,6 +59,9 @@ class Live(Widget):
         if self._drawing is not None:
             self._drawing.stop()
             self._drawing = None
+        self._refresh()
+
+    def _refresh(self) -> None:
         self.refresh()
 
 
@@ -70,11 +75,31 @@ class MetricsPanel(Live):
     }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: list[Content] = []
+
     def render(self) -> Content:
+        self._shown = self._lines()
+        return Content("\n").join(self._shown)
+
+    def _lines(self) -> list[Content]:
         width, height = self.content_size
         keys = called(self.app, "model"), called(self.app, "restart")
         sections = _sections(self.readings, width, height, *keys)
-        return Content("\n").join(line.content for line in fitting(sections, height))
+        return [line.content for line in fitting(sections, height)]
+
+    def _refresh(self) -> None:
+        """Only the lines that differ: a screen drawn whole eight times a second costs the engine its time."""
+        old, new = self._shown, self._lines()
+        if len(old) != len(new):
+            self.refresh()
+            return
+        width = self.content_size.width
+        differ = (not line.is_same(before) for before, line in zip(old, new, strict=True))
+        regions = [Region(0, row, width, 1) for row, other in enumerate(differ) if other]
+        if regions:
+            self.refresh(*regions)
 
 
 def fitting(sections: list[list[Line]], height: int) -> list[Line]:
@@ -177,12 +202,13 @@ def _decode(readings: Readings, width: int, height: int) -> list[Line]:
     count = f"{m.decode_tokens} tok"
     lines = [_title("DECODE", width, PHASES[readings.phase] or "done", "", 1)]
     if height >= _LARGE_FROM and rate > 0:
-        first, second, third = large(f"{rate:.1f}")
-        unit = "tok/s"
+        first, second, third = large(f"{rate:.1f}" if rate < _WHOLE_FROM else f"{rate:.0f}")
         lines += [
             Line(Content.styled(first, "bold $primary"), 1),
             Line(Content.styled(second, "bold $primary")),
         ]
+        spare = width - len(third) - len(count) - 2  # thousands a second, or hundreds of thousands of tokens
+        unit = next((unit for unit in ("tok/s", "t/s") if len(unit) <= spare), "")
         room = max(width - len(third) - 1 - len(unit) - len(count), 1)
         lines.append(Line(Content.assemble((third, "bold $primary"), f" {unit}", " " * room, count)))
     else:
