@@ -69,8 +69,19 @@ def _app(args: argparse.Namespace) -> int:
     from macllm_tui.app import Start
     from macllm_tui.entry import run as run_app
 
+    if args.model is not None:
+        _fetch(args.model)
     start = Start(args.model, args.system or "", overrides_from(args), args.dtype, theme=args.theme)
     return run_app(start, record=args.record)
+
+
+def _fetch(name: str) -> None:
+    """Has a model that was named, and is not here yet, before the screen opens. A wrong name ends it here."""
+    from macllm.cli.download import DownloadDisplay
+    from macllm.hub.pull import find
+
+    with DownloadDisplay(name) as display:
+        find(name, display)
 
 
 def _lines(args: argparse.Namespace) -> int:

@@ -1,12 +1,16 @@
 """The real app in a real terminal on the real starter model: what a person does in the first minutes."""
 
+import os
+import pty
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terminal import Terminal
+from terminal import ROOT, Terminal
 
 from macllm.hub.pull import pull
 
@@ -75,6 +79,24 @@ def test_a_first_conversation(terminal: Terminal) -> None:
     assert "Write a very long story about a lighthouse." in screen
     assert "‹1/2›" in screen
     assert "stopped" in screen
+
+
+def test_a_wrong_name_is_said_before_any_screen_opens(macllm_home: Path) -> None:
+    parent, child = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "macllm", "chat", "no-such-model"],
+        stdin=child,
+        stdout=child,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+        timeout=60,
+        check=False,
+    )
+    os.close(child)
+    os.close(parent)
+    assert done.returncode == 2
+    assert b"no-such-model" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def _streaming(screen: str) -> bool:
