@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LEAVE_WITHIN_S = 3.0
+FINISHED = ("replies", "settings")  # groups of work that leaving waits for
 WATCH_EVERY_S = 1.0  # how soon a death of the idle engine shows
 
 
@@ -60,9 +61,16 @@ class MacllmApp(App[None], inherit_bindings=False):
     ENABLE_COMMAND_PALETTE = False  # ours opens by the key in the table
     BINDINGS: ClassVar[list[Any]] = [
         Binding(BY_ID["quit"].key, "quit", show=False, priority=True, id="quit"),  # on every screen
+        Binding(
+            BY_ID["help"].key, "help", show=False, id="help"
+        ),  # on those that have no such key themselves
         Binding("ctrl+c", "help_quit", show=False, system=True),
     ]
-    CSS = "Screen { background: $background; color: $text; }"
+    CSS = """
+    Screen { background: $background; color: $text; }
+    /* at the top: the prompt is at the bottom, and nothing may cover what is being typed */
+    ToastRack { dock: top; align: right top; margin: 1 0 0 0; }
+    """
 
     def __init__(
         self,
@@ -89,6 +97,7 @@ class MacllmApp(App[None], inherit_bindings=False):
         self.clock = clock
         self.loading: Stream | None = None
         self.training: TrainingRun | None = None
+        self._saving = asyncio.Lock()
         self._downloads: Downloads | None = None
         self._start = start or Start()
         self.conversation = Conversation(engine, lambda: self.store)
@@ -106,6 +115,12 @@ class MacllmApp(App[None], inherit_bindings=False):
     def action_help_quit(self) -> None:
         """Says how one leaves, to those who press ctrl+c."""
         self.notify(f"{called(self, 'quit')} leaves; what was said is kept", markup=False)
+
+    def action_help(self) -> None:
+        """Every key, those of the other screens too."""
+        from macllm_tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.settings.keys))
 
     def action_command_palette(self) -> None:
         """Our own palette, made from the table of actions."""
@@ -202,10 +217,12 @@ class MacllmApp(App[None], inherit_bindings=False):
         await self.load(ref)
 
     async def load(self, ref: ModelRef) -> None:
-        """Has the engine load it, while the figures show how far it is."""
-        self.loading = self.engine.submit(Load(ref))
+        """Has the engine load it instead of what is being loaded, while the figures show how far it is."""
+        if self.loading is not None:
+            self.loading.cancel()
+        self.loading = stream = self.engine.submit(Load(ref))
         try:
-            async for batch in self.loading:
+            async for batch in stream:
                 for event in batch:
                     self.chat_screen.feed(event)
                     if isinstance(event, Failed):
@@ -213,7 +230,8 @@ class MacllmApp(App[None], inherit_bindings=False):
                     elif isinstance(event, Ready):
                         self.chat_screen.count_soon()
         finally:
-            self.loading = None
+            if self.loading is stream:
+                self.loading = None
 
     async def use_model_of(self, conversation: Conversation) -> None:
         """A stored chat goes on with its own model, where that is still here. It is loaded when something is said."""
@@ -261,10 +279,13 @@ class MacllmApp(App[None], inherit_bindings=False):
     async def _ask_about_context(self, reply: Reply, sentence: str) -> None:
         """The context is full: does what the chat says, or asks."""
         from macllm_tui.drawers.choices import ContextChoice
-        from macllm_tui.overflow import make_room
+        from macllm_tui.overflow import dead_end, make_room
 
         chat = self.conversation.chat
         if chat is None or chat.id != reply.message.chat:
+            return
+        if why := dead_end(self.conversation, reply):
+            self._trouble(f"{sentence.rstrip('.')}. {why}")
             return
         choice: str | None = chat.overflow
         if choice == "ask":
@@ -340,12 +361,16 @@ class MacllmApp(App[None], inherit_bindings=False):
     # -- small things ------------------------------------------------------------------------------------
 
     def change_settings(self, settings: Settings) -> None:
-        """Takes and keeps new settings."""
+        """Takes new settings, and keeps them as soon as the disk allows."""
         self.settings = settings
-        try:
-            self.home.save(settings)
-        except MacllmError as error:
-            self.warn(str(error))
+        self.run_worker(self._save_settings(), group="settings")
+
+    async def _save_settings(self) -> None:
+        async with self._saving:  # the last one to be chosen is the last one written
+            try:
+                await asyncio.to_thread(self.home.save, self.settings)
+            except MacllmError as error:
+                self.warn(str(error))
 
     def warn(self, sentence: str) -> None:
         """Says for a while that something did not work which nobody is waiting for."""
@@ -372,7 +397,7 @@ class MacllmApp(App[None], inherit_bindings=False):
         for reply in list(self.conversation.replies.values()):
             reply.stop()
         end = time.monotonic() + LEAVE_WITHIN_S  # an engine that does not answer keeps nobody here
-        while time.monotonic() < end and any(worker.group == "replies" for worker in self._at_work()):
+        while time.monotonic() < end and any(worker.group in FINISHED for worker in self._at_work()):
             await asyncio.sleep(0.01)
         own = active_worker.get(None)
         for worker in self._at_work():

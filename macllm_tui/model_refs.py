@@ -27,7 +27,7 @@ def resolve(name: str) -> ModelRef:
     if model is not None:
         return ref_of(model)
     if entry is not None:
-        raise InputError(f"{entry.name} is not on this machine yet; ctrl+l downloads it")
+        raise InputError(f"{entry.name} is not on this machine yet; /model downloads it")
     raise InputError(_unknown(name))
 
 
@@ -39,13 +39,13 @@ def ref_of(model: Installed) -> ModelRef:
 def _unknown(name: str) -> str:
     gone = store.named(name)
     if gone is not None:
-        return f"the files of {gone.name} are gone from {gone.path}; download it again, or delete it, with ctrl+l"
+        return f"the files of {gone.name} are gone from {gone.path}; download it again, or delete it, with /model"
     here = [model.name for model in store.installed()]
     if not here:
-        return f"there is no model '{name}' here, and no other; ctrl+l downloads one"
+        return f"there is no model '{name}' here, and no other; /model downloads one"
     near = difflib.get_close_matches(name.lower(), [known.lower() for known in here], n=3, cutoff=0.4)
-    guess = f"did you mean {' or '.join(near)}?" if near else f"there are {_some(here)}"
-    return f"there is no model '{name}' here ({guess}); ctrl+l shows and downloads models"
+    guess = f"did you mean {' or '.join(near)}?" if near else f"installed: {_some(here)}"
+    return f"there is no model '{name}' here ({guess}); /model shows and downloads models"
 
 
 def _some(names: list[str]) -> str:

@@ -1,10 +1,25 @@
 """What happens when a conversation outgrows the model's context: the oldest turns are dropped, or summarised."""
 
 from macllm.engine.events import Done, Failed, Token
+from macllm_tui.conversation import Conversation
 from macllm_tui.reply import Reply
 from macllm_tui.screens.chat import ChatScreen
 
 CHOICES = ("drop", "summarise", "stop")
+
+
+def dead_end(conversation: Conversation, reply: Reply) -> str:
+    """Why no room can be made for a reply, in a sentence; empty where there are turns that can go.
+
+    Without it a chat that drops its oldest turns would ask again and again for what can never fit.
+    """
+    refused = reply.failure is not None and reply.message.state == "failed"
+    dropped = conversation.chat is not None and conversation.chat.overflow == "drop"
+    if refused and dropped:
+        return "Even without the older turns it does not fit."
+    if sum(message.role == "user" for message in conversation.branch) < 2:
+        return "No older turn is there to be left out."
+    return ""
 
 
 async def make_room(screen: ChatScreen, reply: Reply, choice: str) -> None:

@@ -45,7 +45,7 @@ def head_rows(entry: Entry, streaming: bool) -> list[Row]:
     if state:
         text = text + Content(f" · {state}", [Span(0, len(state) + 3, style)])
     right = f"  ‹{entry.position}/{entry.siblings}›" if entry.siblings > 1 else ""
-    return [Row(text, right=right, fold=bool(right))]
+    return [Row(text, right=right)]
 
 
 def _state(message: StoredMessage) -> tuple[str, str]:

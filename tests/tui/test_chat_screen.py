@@ -87,6 +87,22 @@ async def test_a_prompt_that_does_not_fit_asks_and_then_goes_on(chats: Path, key
             assert chat.overflow == "ask"
 
 
+async def test_what_cannot_fit_even_alone_is_told_once(chats: Path) -> None:
+    full = failure("the prompt has 1200 tokens and the context of tiny holds 1000", "ContextError")
+    async with opened(chats, full, reply("Short."), full, full, reply("Never asked for.")) as (app, pilot):
+        await say(app, pilot, "Too long by itself")
+        await until(pilot, lambda: "No older turn is there" in shown(app))
+        assert type(app.screen).__name__ == "ChatScreen"
+        await say(app, pilot, "Short")
+        await say(app, pilot, "Too long as well")
+        await until(pilot, lambda: type(app.screen).__name__ == "ContextChoice")
+        await pilot.press("enter")  # leave out the oldest turns: it does not help
+        await until(pilot, lambda: "Even without the older turns" in shown(app))
+        assert not app.conversation.replies
+        assert app.conversation.branch[-1].state == "failed"
+        assert "Never asked for." not in texts(app)
+
+
 async def test_a_reply_goes_on_while_another_chat_is_looked_at(chats: Path) -> None:
     gate = Gate()
     engine = ReplayEngine(

@@ -73,6 +73,16 @@ async def test_a_loaded_model_shows_its_memory_and_waits() -> None:
     assert "Ready." in text and "4.4 GB of 18.0 GB" in text and "qwen3-8b" in text and "LOADING" not in text
 
 
+@pytest.mark.parametrize("rate", [9.9, 99.96, 722.4, 4321.0])
+@pytest.mark.parametrize("count", [7, 295, 12_345])
+async def test_the_large_figure_and_the_count_stay_on_their_lines(rate: float, count: int) -> None:
+    fast = replace(PLAIN, decode_tps=rate, recent_tps=rate, decode_tokens=count)
+    lines = (await panel((*DECODING, Done("stop", "", fast)))).split("\n")
+    shows = [number for number, line in enumerate(lines) if line.rstrip().endswith(f" {count} tok")]
+    digits = [number for number, line in enumerate(lines) if "┗" in line or "┛" in line or "╹" in line]
+    assert len(shows) == 1 and digits and shows[0] == digits[-1]
+
+
 async def test_reading_shows_how_far_how_fast_and_what_was_reused() -> None:
     text = await panel(READING)
     assert all(word in text for word in ("PREFILL", "92 %", "1900/2048", "1812 reused"))

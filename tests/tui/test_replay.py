@@ -252,7 +252,7 @@ async def test_a_reply_cut_off_by_the_context_asks_and_is_left_when_the_recordin
     chats: Path,
 ) -> None:
     full = Metrics(decode_tokens=4, context_tokens=CONTEXT, max_context=CONTEXT)
-    telling = Telling().load().say("Go", "Cut off", ends=Done("length", "", full))
+    telling = Telling().load().say("Ready?", "Yes.").say("Go", "Cut off", ends=Done("length", "", full))
     async with played(chats.with_name("a.db"), telling) as (app, _):
         assert type(app.screen).__name__ == "ContextChoice"
     telling.say("Other chat", "Fine.", session="other")
