@@ -57,7 +57,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     ("name", "message"),
     [
         ("Tiny-4bt", r"no model 'Tiny-4bt' here \(did you mean tiny-4bit\?\); ctrl\+l"),
-        ("xyz", r"no model 'xyz' here \(there are Tiny-4bit\)"),
+        ("xyz", r"no model 'xyz' here \(installed: Tiny-4bit\)"),
         ("qwen3-8b", r"qwen3-8b is not on this machine yet; ctrl\+l downloads it"),
         ("", "no model is named"),
     ],
