@@ -72,6 +72,7 @@ def test_a_first_conversation(terminal: Terminal) -> None:
     screen = terminal.wait("What is the capital…")  # its title, in the list of chats
     assert "today" in screen
     terminal.press("C-o")
+    terminal.wait("words of a title or a message")
     terminal.type("lighthouse")  # on a branch that was not shown at last
     terminal.wait(r"very long story about a.*\n")
     terminal.press("Enter")
