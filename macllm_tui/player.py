@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from textual.pilot import Pilot
-from textual.screen import ModalScreen
 
 from macllm.chats.records import Chat
 from macllm.engine.events import Machine
@@ -20,6 +19,8 @@ from macllm_tui.retracing import Place, Tree
 
 if TYPE_CHECKING:
     from macllm_tui.screens.compare import CompareScreen
+
+_ASKING = ("start", "actions", "replies", "default")  # workers that may be waiting for a screen to close
 
 Step: TypeAlias = tuple[Request, ...]  # one request, or the four of a comparison
 
@@ -83,11 +84,10 @@ class Player:
         self._compared: tuple[CompareScreen, str] | None = None  # with what was asked there
 
     def busy(self) -> bool:
-        """Whether something is under way. What waits for an answer in a drawer is at rest."""
-        asking = isinstance(self._app.screen, ModalScreen)
-        return self._engine.open > 0 or (
-            not asking and any(not worker.is_finished for worker in self._app.workers)
-        )
+        """Whether something is under way. What waits for an answer from a screen is at rest."""
+        waiting = _ASKING if len(self._app.screen_stack) > 1 else ()
+        at_work = (one for one in self._app.workers if not one.is_finished and one.group not in waiting)
+        return self._engine.open > 0 or any(at_work)
 
     async def play(self) -> None:
         """Does it all, one after the other."""

@@ -24,7 +24,7 @@ async def search(screen: ChatScreen, argument: str) -> None:
         chat, message = found
         await screen.open_chat(chat, message)
     else:
-        await screen.refresh_chats()  # one may have been deleted there
+        await screen.leave_deleted()
 
 
 async def rename(screen: ChatScreen, argument: str) -> None:
@@ -101,5 +101,6 @@ async def set_(screen: ChatScreen, argument: str) -> None:
 
 
 def _defaults(screen: ChatScreen) -> Sampling:
-    ready = screen.conversation.ready
-    return ready.sampling if ready is not None else Sampling()
+    ready, model = screen.conversation.ready, screen.conversation.model
+    known = ready is not None and model is not None and ready.model == model.name
+    return ready.sampling if known and ready is not None else Sampling()
