@@ -1,28 +1,33 @@
-"""Writes the parts of docs/ that are generated: help texts, the catalogue's table, the picture of a chat.
+"""Writes the parts of docs/ that are generated: help texts, the keys, the catalogue's table, the app's pictures.
 
-python scripts/docs.py          writes them
-python scripts/docs.py --check  fails where one is out of date (tests/test_docs.py does the same)
+python scripts/docs.py                   writes them
+python scripts/docs.py --check           fails where one is out of date (tests/test_docs.py does the same)
+python scripts/docs.py --take RAW NAME   makes docs/recordings/NAME.jsonl of what `macllm chat --record RAW` wrote
 """
 
 import argparse
+import asyncio
 import contextlib
+import html
 import io
+import json
 import os
-import pty
 import re
-import select
-import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 NOTE = "<!-- written by scripts/docs.py -->\n"
-QUESTIONS = ("What is the capital of France?", "And of Italy?")
-_CONTROL = re.compile(r"\x1b\[\?\d+[hl]|\x1b\[[0-9]*[JKHABCD]|\r")
-_FIGURES = re.compile(r"\d[\d.]*")
-_PATIENCE_S = 120.0
+_PLACES = {
+    "chat": ("Anywhere", "Esc first closes what is open: a drawer, a list, a notice."),
+    "prompt": ("In the prompt", "Other keys edit the text as in every terminal editor field."),
+    "message": ("On a message", "`alt+up` chooses a message; typing goes on in the prompt after `esc`."),
+}
 
 
 def commands() -> str:
@@ -53,83 +58,158 @@ def catalogue() -> str:
     return "\n".join([NOTE, "# Catalogue\n", "`macllm pull NAME` fetches one.\n", head, *rows]) + "\n"
 
 
-def transcript(model: str = "starter") -> str:
-    """What a terminal shows of a real conversation, colours included."""
-    parent, child = pty.openpty()
-    command = [sys.executable, "-m", "macllm", "chat", model, "--temp", "0"]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", "LINES": "24"}
-    environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment)
-    os.close(child)
-    shown = ""
-    try:
-        for line in (*QUESTIONS, "/quit"):
-            shown = _read_until_prompt(parent, shown)
-            os.write(parent, f"{line}\n".encode())
-        process.wait(_PATIENCE_S)
-    finally:
-        process.kill()
-        os.close(parent)
-    text = _CONTROL.sub("", shown)
-    text = text[text.index("\x1b[1m") :]  # from the model's name on: a slow load shows a bar before it
-    return text.rstrip().removesuffix(">").rstrip()
+def keys() -> str:
+    """``docs/keys.md``: everything the chat can do, from the table that the app itself is made from."""
+    from macllm_tui.actions import ACTIONS
+    from macllm_tui.bindings import key_names
+
+    parts = [NOTE, "# Keys and slash commands\n"]
+    for place, (heading, note) in _PLACES.items():
+        rows = [
+            f"| {_code(*key_names(a.key).split(', '))} | {_code(a.slash)} | {a.help} | {_code(a.id)} |"
+            for a in ACTIONS
+            if a.place == place
+        ]
+        head = "| key | slash command | what it does | name for remapping |\n| --- | --- | --- | --- |"
+        parts += [f"## {heading}\n", f"{note}\n", "\n".join([head, *rows]) + "\n"]
+    return "\n".join(parts)
 
 
-def _read_until_prompt(terminal: int, shown: str) -> str:
-    start, end = len(shown), time.monotonic() + _PATIENCE_S
-    while time.monotonic() < end:
-        ready, _, _ = select.select([terminal], [], [], 0.2)
-        if ready:
-            shown += os.read(terminal, 65536).decode()
-        elif _CONTROL.sub("", shown[start:]).endswith("> "):
-            return shown
-    raise TimeoutError(f"the chat showed no prompt: {shown[-500:]!r}")
+def _code(*texts: str) -> str:
+    return ", ".join(f"`{text}`" for text in texts if text)
 
 
-def picture(text: str) -> str:
-    """The transcript as an SVG."""
-    from rich.console import Console
-    from rich.text import Text
+@dataclass(frozen=True)
+class Picture:
+    """A screen of the app: what is played, and how large and in which colours it is shown."""
 
-    console = Console(record=True, width=90, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi("$ macllm chat starter --temp 0\n" + text))
-    svg = console.export_svg(title="macllm", unique_id="chat")
-    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # no font is fetched from anywhere
+    recording: Path
+    size: tuple[int, int]
+    theme: str = "graphite"
+
+    def svg(self) -> str:
+        """The picture as it is drawn now."""
+        from macllm_tui.replay import replay
+
+        with tempfile.TemporaryDirectory() as folder:
+            return _spaced(replay(self.recording, self.size, Path(folder) / "screen.svg", self.theme))
+
+
+@dataclass(frozen=True)
+class ModelsPicture(Picture):
+    """The models screen, on the machine of a recording."""
+
+    def svg(self) -> str:
+        """The picture as it is drawn now. Nothing is asked of the hub or of this machine's disk."""
+        return asyncio.run(_models_screen(self))
+
+
+_CHOSEN, _FREE_BYTES, _PATIENCE_S = "qwen3-8b", 180 * 10**9, 60
+RECORDINGS = DOCS / "recordings"
+_TRAINING = ROOT / "tests" / "tui" / "recordings" / "training.jsonl"
+PICTURES: dict[str, Picture] = {
+    "chat.svg": Picture(RECORDINGS / "chat.jsonl", (120, 32)),
+    "chat-light.svg": Picture(RECORDINGS / "chat.jsonl", (120, 32), "paper"),
+    "chat-small.svg": Picture(RECORDINGS / "chat.jsonl", (60, 20)),
+    "compare.svg": Picture(RECORDINGS / "compare.jsonl", (120, 24)),
+    "models.svg": ModelsPicture(_TRAINING, (120, 30)),
+    "finetune.svg": Picture(_TRAINING, (120, 32)),
+}
+PAGES: dict[str, Callable[[], str]] = {"commands.md": commands, "catalogue.md": catalogue, "keys.md": keys}
+
+
+async def _models_screen(picture: Picture) -> str:
+    from textual.app import App
+
+    from macllm.engine.recording import ReplayEngine
+    from macllm.families import spec_from_config
+    from macllm_tui import model_rows, pictures, themes
+    from macllm_tui.downloads import Downloads
+    from macllm_tui.screens.models import ModelsScreen
+
+    class Host(App[None]):
+        def on_mount(self) -> None:
+            themes.install(self, picture.theme)
+            self.push_screen(ModelsScreen(engine, Downloads(), current=_CHOSEN, section="catalogue"))
+
+    def facts(row: model_rows.Row) -> model_rows.Facts:
+        """What a model's config says, from the copies that the tests read: the hub is not asked."""
+        looked_at.append(row.name)
+        copy = ROOT / "tests" / "configs" / f"{row.name}.json"
+        if not copy.exists():
+            return model_rows.Facts()
+        config = json.loads(copy.read_text(encoding="utf-8"))
+        return model_rows.Facts(spec_from_config(config, row.title), config)
+
+    looked_at: list[str] = []
+    engine = ReplayEngine(picture.recording, pace="instant")
+    await engine.start()
+    with contextlib.ExitStack() as instead:
+        home = instead.enter_context(tempfile.TemporaryDirectory())
+        instead.enter_context(mock.patch.dict(os.environ, MACLLM_HOME=home))
+        instead.enter_context(mock.patch.object(model_rows, "facts_of", facts))
+        instead.enter_context(mock.patch.object(model_rows, "free_bytes", lambda: _FREE_BYTES))
+        app = Host(**themes.app_arguments())
+        async with asyncio.timeout(_PATIENCE_S), app.run_test(size=picture.size) as pilot:
+            await pictures.steady(app, pilot, lambda: _CHOSEN not in looked_at)
+            return _spaced(pictures.picture(app))
+
+
+def _spaced(svg: str) -> str:
+    """Some viewers leave out spaces at the start of a text, even those that do not break."""
+    return svg.replace("<svg ", '<svg xml:space="preserve" ', 1)
 
 
 def words_of(svg: str) -> str:
-    """The picture's text with its figures blanked: what does not differ from run to run."""
-    import html
-
+    """The words and figures of a picture, in the order in which they are drawn."""
     lines = re.findall(r"<text [^>]*>(.*?)</text>", svg)
-    return _FIGURES.sub("#", " ".join(html.unescape(line).replace("\xa0", " ") for line in lines))
+    return " ".join(" ".join(html.unescape(line).replace("\xa0", " ") for line in lines).split())
 
 
-FILES: dict[str, Callable[[], str]] = {"commands.md": commands, "catalogue.md": catalogue}
-PICTURE = "chat.svg"
+def take(raw: Path, name: str) -> None:
+    """Keeps a recording for the documents: without the paths of this machine, and without counts of what was typed."""
+    from macllm.engine.protocol import Count
+    from macllm.engine.recording import read_recording, write_recording
+
+    read = read_recording(raw)
+    if read.machine is None:
+        raise SystemExit(f"{raw}: the engine never said what machine it runs on; record it again")
+    kept = [
+        replace(
+            each,
+            request=replace(each.request, model=replace(each.request.model, path=each.request.model.name)),
+        )
+        for each in read.exchanges
+        if not isinstance(each.request, Count)
+    ]
+    write_recording(RECORDINGS / f"{name}.jsonl", read.machine, kept)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    stale = [name for name, make in FILES.items() if _differs(name, make())]
-    svg = picture(transcript())
-    old = DOCS / PICTURE
-    if not old.exists() or words_of(old.read_text(encoding="utf-8")) != words_of(svg):
-        stale.append(PICTURE)
-    if check:
+    parser.add_argument("--take", nargs=2, metavar=("RAW", "NAME"))
+    args = parser.parse_args()
+    if args.take is not None:
+        take(Path(args.take[0]), args.take[1])
+        return 0
+    pages = {name: make() for name, make in PAGES.items()}
+    pictures = {name: picture.svg() for name, picture in PICTURES.items()}
+    stale = [name for name, text in pages.items() if _there(name) != text]
+    stale += [name for name, svg in pictures.items() if words_of(_there(name)) != words_of(svg)]
+    if args.check:
         print(f"out of date: {', '.join(stale)}" if stale else "docs are up to date")
         return 1 if stale else 0
-    for name, make in FILES.items():
-        (DOCS / name).write_text(make(), encoding="utf-8")
-    old.write_text(svg, encoding="utf-8")
+    for name, text in (pages | pictures).items():
+        (DOCS / name).write_text(text, encoding="utf-8")
     return 0
 
 
-def _differs(name: str, text: str) -> bool:
+def _there(name: str) -> str:
     file = DOCS / name
-    return not file.exists() or file.read_text(encoding="utf-8") != text
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 if __name__ == "__main__":

@@ -1,16 +1,26 @@
 """What the documents show is what the program does."""
 
 import importlib.util
+import json
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import macllm
-from macllm.hub.pull import pull
+from macllm.engine.events import Counted, Machine, Token
+from macllm.engine.protocol import Count, Generate, ModelRef
+from macllm.engine.recording import Exchange, read_recording, write_recording
+from macllm.tokenizer.messages import Message
+from macllm_tui import themes
+from macllm_tui.actions import slash_commands
+from macllm_tui.bindings import keymap
+from macllm_tui.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+PICTURES = ("chat.svg", "chat-light.svg", "chat-small.svg", "compare.svg", "models.svg", "finetune.svg")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -24,18 +34,70 @@ def docs() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["commands.md", "catalogue.md"])
+@pytest.mark.parametrize("name", ["commands.md", "catalogue.md", "keys.md"])
 def test_generated_pages_are_up_to_date(docs: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    expected = docs.FILES[name]()
+    expected = docs.PAGES[name]()
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == expected, "run `python scripts/docs.py`"
 
 
-def test_the_picture_shows_what_a_chat_shows(docs: ModuleType, starter_gguf: Path) -> None:
-    pull(str(starter_gguf), name="starter")  # into this test's own home
-    shown = docs.picture(docs.transcript())
-    recorded = (ROOT / "docs" / "chat.svg").read_text(encoding="utf-8")
-    assert docs.words_of(shown) == docs.words_of(recorded)
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_show_what_the_app_shows(docs: ModuleType, name: str) -> None:
+    """Words and figures, all of them: a recording gives the same screen each time."""
+    recorded = docs.words_of((ROOT / "docs" / name).read_text(encoding="utf-8"))
+    assert len(recorded) > 200
+    assert recorded == docs.words_of(docs.PICTURES[name].svg()), "run `python scripts/docs.py`"
+
+
+def test_every_picture_is_shown_and_checked(docs: ModuleType) -> None:
+    drawn = {path.name for path in (ROOT / "docs").glob("*.svg")}
+    assert drawn == set(docs.PICTURES) == set(PICTURES)
+    pages = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {name for name in drawn if f"{name})" not in pages} == set()
+
+
+def test_recordings_tell_nothing_of_the_machine_that_made_them(docs: ModuleType, tmp_path: Path) -> None:
+    for path in (ROOT / "docs" / "recordings").glob("*.jsonl"):
+        assert path.stat().st_size < 200_000
+        for exchange in read_recording(path).exchanges:
+            assert exchange.request.model.path == exchange.request.model.name
+            assert not isinstance(exchange.request, Count)
+
+
+def test_a_recording_is_taken_without_its_paths_and_counts(
+    docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelRef("tiny", "/home/somebody/models/tiny")
+    machine = Machine("cpu", "test", 2, 1, "float32")
+    reply = Exchange(Generate(model, (Message.of("user", "Hi"),)), ((0.5, (Token(0, "Ho"),)),), at=1.0)
+    counted = Exchange(Count(model, (), "H"), ((0.1, (Counted(1, 2),)),))
+    raw = tmp_path / "raw.jsonl"
+    write_recording(raw, machine, (counted, reply))
+    monkeypatch.setattr(docs, "RECORDINGS", tmp_path)
+    docs.take(raw, "taken")
+    taken = read_recording(tmp_path / "taken.jsonl")
+    assert "somebody" not in (tmp_path / "taken.jsonl").read_text(encoding="utf-8")
+    assert taken.machine == machine
+    assert taken.exchanges == (
+        replace(reply, request=replace(reply.request, model=ModelRef("tiny", "tiny"))),
+    )
+
+
+@pytest.mark.parametrize("page", ["chat.md", "models.md", "privacy.md"])
+def test_slash_commands_in_pages_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`/([a-z]+)(?![/.a-z])", text))
+    assert named <= set(slash_commands()), named - set(slash_commands())
+
+
+def test_settings_in_pages_are_settings() -> None:
+    text = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert keymap(json.loads(example)["keys"]).problems == ()
+    assert set(json.loads(example)) | set(re.findall(r'"(thinking|tint)"', text)) <= {
+        field.name for field in fields(Settings)
+    }
+    assert [name for name in themes.NAMES if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize("name", ["Llama-3.1-8B", "gemma-3-1b-it"])
