@@ -254,11 +254,18 @@ class MacllmApp(App[None], inherit_bindings=False):
 
     async def _follow(self, reply: Reply) -> None:
         await reply.run()
-        await self.chat_screen.ended(reply)
+        try:
+            await self.chat_screen.ended(reply)
+        except MacllmError as error:
+            self._trouble(str(error))
+        if reply.deleted:
+            return
+        if reply.unsaved:
+            self._trouble(reply.unsaved)
         if reply.failure is not None:
             self._failed(reply.failure, reply)
         elif self._context_is_full(reply):
-            await self._ask_about_context(reply, "The context is full: the reply ended in the middle.")
+            self._make_room(reply, "The context is full: the reply ended in the middle.")
 
     def _context_is_full(self, reply: Reply) -> bool:
         metrics = reply.message.metrics
@@ -272,9 +279,12 @@ class MacllmApp(App[None], inherit_bindings=False):
                 f"{event.message.rstrip('.')}{kept}", severity="error", key="restart", acts="starts it again"
             )
         elif event.kind == "ContextError" and reply is not None:
-            self.run_worker(self._ask_about_context(reply, event.message))
+            self._make_room(reply, event.message)
         else:
             self._trouble(event.message)
+
+    def _make_room(self, reply: Reply, sentence: str) -> None:
+        self.chat_screen.run(self._ask_about_context(reply, sentence))
 
     async def _ask_about_context(self, reply: Reply, sentence: str) -> None:
         """The context is full: does what the chat says, or asks."""

@@ -1,6 +1,5 @@
 """A comparison without a screen: two sides, their runs one after the other, and what differs between them."""
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["waiting", "loading", "reading", "writing", "done", "length", "stopped", "failed"]
 Better: TypeAlias = Literal[-1, 0, 1]  # which side is better: the left, neither, the right
-SEEDS = 2**32  # short enough to be read and typed again
 
 
 @dataclass(frozen=True)
@@ -123,11 +121,6 @@ class SideRun:
     def _add(self, text: str, thought: str) -> None:
         self.text += text
         self.thought += thought
-
-
-def new_seed() -> int:
-    """A seed for both sides of one comparison."""
-    return secrets.randbelow(SEEDS)
 
 
 def request_of(side: Side, messages: Sequence[Message], seed: int) -> Generate:

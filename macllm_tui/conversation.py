@@ -1,7 +1,8 @@
 """The open conversation: what is said, edited and branched goes to the store, what is asked goes to the engine."""
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from macllm.chats.async_store import AsyncStore
 from macllm.chats.records import Chat, StoredMessage
 from macllm.engine.events import Ready
 from macllm.engine.protocol import Count, Generate, ModelRef
-from macllm.engine.request import Limits
+from macllm.engine.request import Limits, new_seed
 from macllm.engine.stream import Engine, Stream
 from macllm.errors import InputError
 from macllm.tokenizer.messages import Message
@@ -20,12 +21,14 @@ from macllm_tui.widgets.transcript import Entry
 if TYPE_CHECKING:
     from macllm_tui.comparison import Kept
 
-_SEEDS = 2**32
 _SUMMARY_TOKENS = 400
 
 
 class Conversation:
-    """One chat on the screen. It enters the store with its first message."""
+    """One chat on the screen. It enters the store with its first message.
+
+    Whatever changes it is done whole before the next begins, however fast the keys come.
+    """
 
     def __init__(self, engine: Engine, store: Callable[[], AsyncStore]) -> None:
         self._engine = engine
@@ -37,6 +40,7 @@ class Conversation:
         self.chat: Chat | None = None
         self.entries: list[Entry] = []
         self.replies: dict[str, Reply] = {}  # under way, by chat: they go on while another chat is looked at
+        self._changing = asyncio.Lock()
 
     @property
     def _store(self) -> AsyncStore:
@@ -57,31 +61,40 @@ class Conversation:
         """The reply being written in this chat."""
         return self.replies.get(self.chat.id) if self.chat is not None else None
 
-    def clear(self) -> None:
+    def require_model(self) -> ModelRef:
+        """The model in use. Raises InputError where there is none."""
+        if self.model is None:
+            raise InputError("no model is chosen; /model chooses one")
+        return self.model
+
+    async def clear(self) -> None:
         """A new, empty chat with the same model, system prompt and settings."""
-        self.chat, self.entries = None, []
+        async with self._changing:
+            self.chat, self.entries = None, []
 
     async def open(self, chat: str, message: str | None = None) -> None:
         """Shows a stored chat, on the branch of ``message`` where that is given. Raises InputError."""
-        opened = await (self._store.select(message) if message is not None else self._store.chat(chat))
-        self.system, self.settings = opened.system, opened.sampling
-        await self._reload(opened)
+        async with self._changing:
+            opened = await (self._store.select(message) if message is not None else self._store.chat(chat))
+            self.system, self.settings = opened.system, opened.sampling
+            await self._reload(opened)
 
     async def say(self, text: str, parent: str | None = None, *, branch: bool = False) -> Reply:
         """Adds a user's message and has it answered: at the end, or with ``branch`` after ``parent``."""
-        model = self._require_model()
-        if self.chat is None:
-            self.chat = await self._store.create(
-                model=model.name, system=self.system, sampling=dict(self.settings)
-            )
-        if not branch:
-            parent = self.entries[-1].message.id if self.entries else None
-        asked = await self._store.add(self.chat.id, "user", text, parent=parent)
-        return await self.answer(asked.id)
+        async with self._at_rest():
+            chat = await self._stored(self.require_model())
+            if not branch:
+                parent = self.entries[-1].message.id if self.entries else None
+            asked = await self._store.add(chat.id, "user", text, parent=parent)
+            return await self._answer(asked.id)
 
     async def answer(self, asked: str | None) -> Reply:
         """Has the message ``asked`` answered, in a new reply beside those that are there."""
-        model, chat = self._require_model(), self._require_chat()
+        async with self._at_rest():
+            return await self._answer(asked)
+
+    async def _answer(self, asked: str | None) -> Reply:
+        model, chat = self.require_model(), self._require_chat()
         used = self._used_settings()
         message = await self._store.add(
             chat.id, "assistant", "", parent=asked, sampling=used, state="partial", **self._written_by(model)
@@ -91,74 +104,78 @@ class Conversation:
 
     async def resume(self, reply: str, text: str) -> Reply:
         """Continues a reply from ``text``, which may be an edited start of it, as a reply beside it."""
-        model, chat = self._require_model(), self._require_chat()
-        old = await self._store.message(reply)
-        used = self._used_settings()
-        message = await self._store.add(
-            chat.id,
-            "assistant",
-            text,
-            parent=old.parent,
-            thought=old.thought,
-            thought_s=old.thought_s,
-            sampling=used,
-            state="partial",
-            **self._written_by(model),
-        )
-        await self._reload(await self._store.chat(chat.id))
-        return self._start(message, self.branch, used, continue_final=bool(text))
+        async with self._at_rest():
+            model, chat = self.require_model(), self._require_chat()
+            old = await self._store.message(reply)
+            used = self._used_settings()
+            message = await self._store.add(
+                chat.id,
+                "assistant",
+                text,
+                parent=old.parent,
+                thought=old.thought,
+                thought_s=old.thought_s,
+                sampling=used,
+                state="partial",
+                **self._written_by(model),
+            )
+            await self._reload(await self._store.chat(chat.id))
+            return self._start(message, self.branch, used, continue_final=bool(text))
 
     async def retry(self, message: StoredMessage) -> Reply:
         """Has a reply that failed before its first word written again, in its place."""
-        used = self._used_settings()
-        fresh = replace(message, state="partial", error="", sampling=used)
-        await self._store.save(fresh)
-        await self._reload(await self._store.chat(message.chat))
-        place = next(index for index, one in enumerate(self.branch) if one.id == message.id)
-        return self._start(fresh, self.branch[:place], used)
+        async with self._at_rest():
+            used = self._used_settings()
+            fresh = replace(message, state="partial", error="", sampling=used)
+            await self._store.save(fresh)
+            await self._reload(await self._store.chat(message.chat))
+            place = next(index for index, one in enumerate(self.branch) if one.id == message.id)
+            return self._start(fresh, self.branch[:place], used)
 
     async def keep(self, kept: "Kept") -> None:
         """Puts one side of a comparison at the end of the chat: what was asked, and its reply."""
-        if self.chat is None:
-            self.chat = await self._store.create(
-                model=kept.side.model.name, system=self.system, sampling=dict(self.settings)
+        async with self._at_rest():
+            chat = await self._stored(kept.side.model)
+            parent = self.entries[-1].message.id if self.entries else None
+            asked = await self._store.add(chat.id, "user", kept.prompt, parent=parent)
+            await self._store.add(
+                chat.id,
+                "assistant",
+                kept.text,
+                parent=asked.id,
+                thought=kept.thought,
+                model=kept.side.model.name,
+                sampling=dict(kept.side.settings),
+                metrics=kept.metrics,
             )
-        parent = self.entries[-1].message.id if self.entries else None
-        asked = await self._store.add(self.chat.id, "user", kept.prompt, parent=parent)
-        await self._store.add(
-            self.chat.id,
-            "assistant",
-            kept.text,
-            parent=asked.id,
-            thought=kept.thought,
-            model=kept.side.model.name,
-            sampling=dict(kept.side.settings),
-            metrics=kept.metrics,
-        )
-        await self._reload(await self._store.chat(self.chat.id))
+            await self._reload(await self._store.chat(chat.id))
 
     async def finished(self, reply: Reply) -> None:
         """To be called when a reply has run: the chat's own view of it is refreshed."""
         self.replies.pop(reply.message.chat, None)
-        if self.chat is not None and self.chat.id == reply.message.chat:
-            await self._reload(await self._store.chat(self.chat.id))
+        async with self._changing:
+            if self.chat is not None and self.chat.id == reply.message.chat and not reply.deleted:
+                await self._reload(await self._store.chat(self.chat.id))
 
     async def step_sibling(self, message: str, step: int) -> None:
         """Shows the branch before or after this one, as far as there is one."""
-        siblings = await self._store.siblings(message)
-        place = min(max(siblings.index(message) + step, 0), len(siblings) - 1)
-        await self._reload(await self._store.select(siblings[place]))
+        async with self._changing:
+            siblings = await self._store.siblings(message)
+            place = min(max(siblings.index(message) + step, 0), len(siblings) - 1)
+            await self._reload(await self._store.select(siblings[place]))
 
     async def fork(self, message: str) -> None:
         """Opens a new chat that starts with everything up to ``message``."""
-        await self._reload(await self._store.fork(message))
+        async with self._changing:
+            await self._reload(await self._store.fork(message))
 
     async def change(self, **fields: Any) -> None:
         """Changes the chat's own fields: ``system``, ``sampling``, ``overflow``, ``title``, ``model``."""
-        self.system = fields.get("system", self.system)
-        self.settings = fields.get("sampling", self.settings)
-        if self.chat is not None:
-            self.chat = await self._store.update(self.chat.id, **fields)
+        async with self._changing:
+            self.system = fields.get("system", self.system)
+            self.settings = fields.get("sampling", self.settings)
+            if self.chat is not None:
+                self.chat = await self._store.update(self.chat.id, **fields)
 
     def count(self, draft: str) -> Stream | None:
         """Asks how many tokens the draft has, and the prompt with it. None without a model."""
@@ -176,9 +193,25 @@ class Conversation:
         messages = (*messages_of(self._require_chat(), covered), Message.of("user", SUMMARISE))
         limits = Limits(max_tokens=_SUMMARY_TOKENS)
         request = Generate(
-            self._require_model(), messages, settings={"temperature": 0.0}, limits=limits, overflow="drop"
+            self.require_model(), messages, settings={"temperature": 0.0}, limits=limits, overflow="drop"
         )
         return self._engine.submit(request), covered[-1].id
+
+    @asynccontextmanager
+    async def _at_rest(self) -> AsyncIterator[None]:
+        """For what begins a reply: the second of two at once finds the first under way. Raises InputError."""
+        async with self._changing:
+            if self.reply is not None:
+                raise InputError("the reply is still being written; stop it first")
+            yield
+
+    async def _stored(self, model: ModelRef) -> Chat:
+        """The chat, which enters the store with its first message."""
+        if self.chat is None:
+            self.chat = await self._store.create(
+                model=model.name, system=self.system, sampling=dict(self.settings)
+            )
+        return self.chat
 
     def _start(
         self,
@@ -191,7 +224,7 @@ class Conversation:
         chat = self._require_chat()
         settings, limits = split_settings(used)
         request = Generate(
-            self._require_model(),
+            self.require_model(),
             self._messages(before),
             session=chat.id,
             settings=settings,
@@ -218,17 +251,12 @@ class Conversation:
         """The chat's settings with a seed drawn here, so that a reply can be had again."""
         used = dict(self.settings)
         if used.get("seed") is None:
-            used["seed"] = random.randrange(_SEEDS)
+            used["seed"] = new_seed()
         return used
 
     async def _reload(self, chat: Chat) -> None:
         self.chat = chat
         self.entries = [Entry(*place) for place in await self._store.places(chat.id)]
-
-    def _require_model(self) -> ModelRef:
-        if self.model is None:
-            raise InputError("no model is chosen; choose one with ctrl+l")
-        return self.model
 
     def _require_chat(self) -> Chat:
         if self.chat is None:

@@ -1,16 +1,18 @@
 """One reply being written: takes the engine's events, keeps what came and saves it as it comes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from macllm.chats.async_store import AsyncStore
-from macllm.chats.records import StoredMessage
-from macllm.engine.events import Done, Failed, Ready, Token, Trimmed
+from macllm.chats.records import State, StoredMessage
+from macllm.engine.events import Done, Failed, FinishReason, Ready, Token, Trimmed
 from macllm.engine.metrics import Metrics
 from macllm.engine.stream import Batch, Stream
+from macllm.errors import InputError, MacllmError
 
 SAVE_EVERY_S = 1.0  # what a crash of the app itself may lose
+_STATES: Mapping[FinishReason, State] = {"stop": "complete", "length": "length", "cancelled": "stopped"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,19 @@ class Update:
 
 
 class Reply:
-    """A reply under way. ``message`` is what there is of it, ``listener`` takes each batch; both may change hands."""
+    """A reply under way. ``message`` is what there is of it, ``listener`` takes each batch; both may change hands.
+
+    ``unsaved`` says why the store could not keep all of it, and ``deleted`` that its chat is gone, so nobody waits
+    for it any more.
+    """
 
     def __init__(self, store: AsyncStore, message: StoredMessage, stream: Stream) -> None:
         self.message = message
         self.listener: Callable[[Update], None] | None = None
         self.failure: Failed | None = None
         self.trimmed = 0
+        self.unsaved = ""
+        self.deleted = False
         self._store = store
         self._stream = stream
 
@@ -39,19 +47,31 @@ class Reply:
         self._stream.cancel()
 
     async def run(self) -> StoredMessage:
-        """Takes the stream to its end; returns the finished message, which is saved."""
+        """Takes the stream to its end, whatever the store says; returns the finished message, which is saved."""
         saved = time.monotonic()
         try:
             async for batch in self._stream:
                 self._take(batch)
                 if time.monotonic() - saved >= SAVE_EVERY_S:
                     saved = time.monotonic()
-                    await self._store.save(self.message)
+                    await self._save()
         finally:  # also where the app is closed in the middle
             if self.message.state == "partial":
                 self.message = replace(self.message, state="stopped")
-            await self._store.save(self.message)
+            await self._save()
         return self.message
+
+    async def _save(self) -> None:
+        if self.deleted:
+            return
+        try:
+            await self._store.save(self.message)
+            self.unsaved = ""
+        except InputError:
+            self.deleted = True
+            self.stop()
+        except MacllmError as error:  # the next save may come through
+            self.unsaved = str(error)
 
     def _take(self, batch: Batch) -> None:
         text: list[str] = []
@@ -82,17 +102,16 @@ class Reply:
         elif isinstance(event, Trimmed):
             self.trimmed = event.messages
         elif isinstance(event, Done):
-            state = {"stop": "complete", "length": "length", "cancelled": "stopped"}[event.reason]
-            self._end(state, event.metrics)
+            self._end(_STATES[event.reason], event.metrics)
         elif isinstance(event, Failed):
             self.failure = event
             self._end("failed", self.message.metrics, event.message)
 
-    def _end(self, state: str, metrics: Metrics | None, error: str = "") -> None:
+    def _end(self, state: State, metrics: Metrics | None, error: str = "") -> None:
         thought_s = metrics.thinking_s if metrics is not None else 0.0
         self.message = replace(
             self.message,
-            state=state,  # type: ignore[arg-type]
+            state=state,
             metrics=metrics,
             error=error,
             thought_s=self.message.thought_s + thought_s,

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import random
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from macllm.cli.talk_input import history, interrupt_stops
 from macllm.cli.talk_settings import applied, differing
 from macllm.engine.events import Done, Event, Prefill, Token
 from macllm.engine.figures import figures
-from macllm.engine.request import Limits, Sampling
+from macllm.engine.request import Limits, Sampling, new_seed
 from macllm.errors import ContextError, MacllmError
 from macllm.hub.catalogue import STARTER
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 _DIM, _BOLD, _OFF = "\033[2m", "\033[1m", "\033[0m"
 _SLOW_PROMPT = 2048  # tokens from which reading the prompt is worth a line
 _SAVE_EVERY_S = 2.0  # while a reply is written
-_SEEDS = 2**32
 _STATES: Mapping[str, State] = {"stop": "complete", "length": "length", "cancelled": "stopped"}
 
 
@@ -96,7 +94,7 @@ class Talk:
         before = self.branch
         sampling, limits = self.options
         if sampling.seed is None:  # drawn here, so that the reply can be had again
-            sampling = replace(sampling, seed=random.randrange(_SEEDS))
+            sampling = replace(sampling, seed=new_seed())
         reply = self.store.add(
             self.chat.id,
             "assistant",

@@ -1,12 +1,15 @@
 """What a caller asks of the engine: sampling settings and limits. Plain data, serializable, no mlx."""
 
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
 from macllm.errors import OptionError
+
+_SEEDS = 2**32  # short enough to be read and typed again
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,8 @@ def _check_texts(name: str, texts: object, harm: str) -> None:
         raise OptionError(f"{name}={texts!r} is not a list of strings")
     if any(not text for text in texts):
         raise OptionError(f"{name}={texts!r} holds an empty string; leave it out, {harm}")
+
+
+def new_seed() -> int:
+    """A seed for what shall be had again: drawn here, it can be kept with the reply."""
+    return random.randrange(_SEEDS)

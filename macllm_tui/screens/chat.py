@@ -14,11 +14,11 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import TextArea
 
-from macllm.engine.events import Counted, Failed, Ready
+from macllm.engine.events import Counted, Failed, Ready, Stats
 from macllm.engine.protocol import ModelRef
 from macllm.errors import InputError, MacllmError
 from macllm_tui.actions import Place
-from macllm_tui.bindings import bindings
+from macllm_tui.bindings import bindings, called
 from macllm_tui.conversation import Conversation
 from macllm_tui.reply import Reply, Update
 from macllm_tui.themes import NAMES
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 SIDEBAR_FROM, PANEL_FROM = 80, 100  # columns
 COUNT_AFTER_S = 0.15  # of quiet at the keyboard
 CHATS_SHOWN = 200
-EMPTY = "Write below and press ⏎.\n/ lists commands, f1 shows all keys.\nNothing leaves this machine."
 
 
 def _keys(place: Place) -> list[Binding]:
@@ -86,7 +85,7 @@ class ChatScreen(Screen[None]):
         with Horizontal(id="body"):
             yield ChatList()
             with Vertical(id="talk"):
-                yield ChatTranscript(empty=EMPTY)
+                yield ChatTranscript(empty=self._empty(), folded=not self.app.settings.thinking)
                 yield Banner()
                 yield FindBar()
                 with Horizontal(id="prompt-row"):
@@ -95,6 +94,10 @@ class ChatScreen(Screen[None]):
             yield MetricsPanel()
         yield StatusLine()
         yield Footer()
+
+    def _empty(self) -> str:
+        send, help_ = called(self.app, "send"), called(self.app, "help")
+        return f"Write below and press {send}.\n/ lists commands, {help_} shows all keys.\nNothing leaves this machine."
 
     @property
     def transcript(self) -> ChatTranscript:
@@ -122,8 +125,10 @@ class ChatScreen(Screen[None]):
         self.query_one(StatusLine).display = metrics and width < PANEL_FROM
 
     def toggle_sidebar(self) -> None:
-        """Shows or hides the list of chats."""
+        """Shows or hides the list of chats; remembered, unless the terminal is too narrow for it."""
         self._sidebar = not self.query_one(ChatList).display
+        if self.app.size.width >= SIDEBAR_FROM:
+            self.app.change_settings(replace(self.app.settings, sidebar=self._sidebar))
         self.lay_out()
 
     async def show_chat(self) -> None:
@@ -154,10 +159,21 @@ class ChatScreen(Screen[None]):
         """An empty chat."""
         self._keep_draft()
         self._detach()
-        self.conversation.clear()
+        await self.conversation.clear()
         await self.show_chat()
         self.prompt.text = ""
         self.focus_prompt()
+
+    async def leave_deleted(self) -> None:
+        """Chats may have been deleted elsewhere: the list is read anew, and an open one among them is left."""
+        chat = self.conversation.chat
+        try:
+            if chat is not None:
+                await self.app.store.chat(chat.id)
+        except InputError:
+            await self.new_chat()
+        else:
+            await self.refresh_chats()
 
     def _keep_draft(self) -> None:
         if self.conversation.chat is not None:
@@ -215,7 +231,7 @@ class ChatScreen(Screen[None]):
         """Sends a message, or a new version of one; what cannot be sent is given back."""
         try:
             if self.conversation.reply is not None:
-                raise InputError("the reply is still being written; esc stops it")
+                raise InputError(f"the reply is still being written; {called(self.app, 'stop')} stops it")
             if self.conversation.model is None:
                 await self.app.choose_model()
             editing, resuming = self.editing, self.resuming
@@ -236,7 +252,9 @@ class ChatScreen(Screen[None]):
         """Shows a reply that was just asked for, and follows it to its end."""
         self.query_one(Banner).hide()
         entries = self.conversation.entries
-        if appended and len(entries) > 2:
+        if self.conversation.reply is not reply:
+            pass  # another chat was opened meanwhile
+        elif appended and len(entries) > 2:
             await self.transcript.append(entries[-2])
         else:
             await self.transcript.show(entries[:-1])
@@ -245,9 +263,13 @@ class ChatScreen(Screen[None]):
         await self.refresh_chats()
 
     async def _begin(self, reply: Reply) -> None:
-        """Shows what there is of a reply, then everything as it comes."""
+        """Shows what there is of a reply, then everything as it comes, unless another chat is opened meanwhile."""
+        if self.conversation.reply is not reply:
+            return
         begun = reply.message
         await self.transcript.begin(replace(self.conversation.entries[-1], message=begun))
+        if self.conversation.reply is not reply:
+            return
         came = reply.message  # meanwhile
         self.transcript.feed(came.text[len(begun.text) :], came.thought[len(begun.thought) :])
         reply.listener = self._update
@@ -255,9 +277,13 @@ class ChatScreen(Screen[None]):
     def _update(self, update: Update) -> None:
         """A batch of the reply shown."""
         if update.text or update.thought:
-            self.transcript.feed(update.text, update.thought, update.drafted)
+            self.transcript.feed(
+                update.text, update.thought, update.drafted if self.app.settings.tint else ()
+            )
         for event in update.events:
             self.feed(event)
+            if isinstance(event, Stats):
+                self.refresh_header(event.metrics.context_tokens)
 
     def feed(self, event: object) -> None:
         """An event of the engine that the figures show."""
@@ -294,7 +320,7 @@ class ChatScreen(Screen[None]):
         self.focus_prompt()
         what = "your message" if editing is not None else "the reply, which the model continues"
         self.query_one(Banner).show(
-            f"Editing {what}: it becomes a branch of its own.", key="esc", acts="leaves it"
+            f"Editing {what}: it becomes a branch of its own.", key="stop", acts="leaves it"
         )
 
     def end_edit(self) -> None:
@@ -305,9 +331,7 @@ class ChatScreen(Screen[None]):
 
     def require_model(self) -> ModelRef:
         """The model in use. Raises InputError where there is none."""
-        if self.conversation.model is None:
-            raise InputError("no model is chosen; choose one with ctrl+l")
-        return self.conversation.model
+        return self.conversation.require_model()
 
     def open_find(self, words: str) -> None:
         """Shows the search in this chat."""

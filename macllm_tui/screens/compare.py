@@ -16,9 +16,10 @@ from textual.widgets import Footer, Static, TextArea
 
 from macllm.engine.client import Engine
 from macllm.engine.protocol import ModelRef
+from macllm.engine.request import new_seed
 from macllm.errors import MacllmError
 from macllm.tokenizer.messages import Message
-from macllm_tui.comparison import Kept, Row, Side, SideRun, differences, draws, measured, new_seed
+from macllm_tui.comparison import Kept, Row, Side, SideRun, differences, draws, measured
 from macllm_tui.screens.compare_pane import SidePane
 
 __all__ = ["ChooseModel", "ChooseSettings", "CompareScreen", "Kept", "Side"]

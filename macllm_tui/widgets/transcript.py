@@ -75,10 +75,12 @@ class Transcript(MessageWindow):
         id: str | None = None,  # noqa: A002
         classes: str | None = None,
         empty: str = "",
+        folded: bool = True,
     ) -> None:
         self._empty = Static(empty, id="empty", markup=False)
         self._more = Static("↓ new text · end", id="more", markup=False)
         super().__init__(self._more, id=id, classes=classes)
+        self._folded = folded
         self._live: MessageView | None = None
         self._timer: Timer | None = None
 
@@ -148,6 +150,8 @@ class Transcript(MessageWindow):
         self._live = view = MessageView(entry, folded=self._folded, live=True)
         await asyncio.to_thread(_warm)
         async with self._lock:
+            if self._live is not view:
+                return  # another chat is shown by now
             self._empty.display = False
             await self._trim()
             await self._append(view)
@@ -170,11 +174,12 @@ class Transcript(MessageWindow):
             self._hint()
         await self.replace(entry)
 
-    def toggle_thinking(self) -> None:
-        """Folds or unfolds what was thought, and attached files, in all messages."""
+    def toggle_thinking(self) -> bool:
+        """Folds or unfolds what was thought, and attached files, in all messages; gives whether they are folded."""
         self._folded = not self._folded
         for view in self._views:
             view.fold(self._folded)
+        return self._folded
 
     # choosing
 
