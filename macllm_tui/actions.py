@@ -57,6 +57,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("compare", "f5", "compare", "one prompt, two models or settings", slash="/compare"),
     Action("explain", "", "explain", "what the model is and on which Mac it fits", slash="/explain [NAME]"),
     Action("bench", "", "bench", "measure the model on this machine", slash="/bench"),
+    Action("tint", "", "tint", "mark what a draft foresaw, or leave it unmarked", slash="/tint"),
     Action("theme", "", "theme", "change the colours", slash="/theme [NAME]"),
     Action("rename", "", "rename", "give this chat a title", slash="/rename TITLE"),
     Action("delete", "", "delete", "delete this chat", slash="/delete"),

@@ -129,7 +129,7 @@ def _checked(id_: str, text: str) -> str:
     """The keys in Textual's names. Raises ValueError with the sentence."""
     action = BY_ID.get(id_)
     if action is None:
-        raise ValueError(f"keys: there is no action {id_!r}; macllm's help (f1) lists their names.")
+        raise ValueError(f"keys: there is no action {id_!r}; /help lists their names.")
     keys = [_normal(id_, key.strip()) for key in text.split(",")] if text.strip() else []
     own = action.key.split(",")
     for key in keys:

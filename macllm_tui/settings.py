@@ -1,7 +1,7 @@
 """What the person chose for the app itself: colours, what is shown, keys. One JSON file in the data folder.
 
-``{"theme": "paper", "sidebar": true, "metrics": true, "thinking": false, "tint": false, "chat": "", "model": "",
-"recent": [], "keys": {"new": "f9"}}``. Names this version does not know are kept as they are, so that an older
+``{"theme": "paper", "sidebar": true, "metrics": true, "thinking": false, "tint": false, "recent": [],
+"keys": {"new": "f9"}}``. Names this version does not know are kept as they are, so that an older
 and a newer macllm can share the file. A value of the wrong kind is named and its default used.
 """
 
@@ -29,8 +29,6 @@ class Settings:
     metrics: bool = True
     thinking: bool = False  # what a model thinks is shown unfolded
     tint: bool = False  # drafted tokens have a colour of their own
-    chat: str = ""  # id of the one last open
-    model: str = ""  # the one last used
     recent: tuple[str, ...] = ()  # models used, the newest first
     keys: Mapping[str, str] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -38,7 +36,7 @@ class Settings:
     def used(self, model: str) -> "Settings":
         """With ``model`` as the one last used."""
         others = tuple(name for name in self.recent if name != model)
-        return replace(self, model=model, recent=(model, *others)[:RECENT])
+        return replace(self, recent=(model, *others)[:RECENT])
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,6 @@ _KINDS: Mapping[str, str] = {
     "metrics": "true or false",
     "thinking": "true or false",
     "tint": "true or false",
-    "chat": "a text",
-    "model": "a text",
     "recent": "a list of texts",
     "keys": 'an object of texts, for example {"new": "f9"}',
 }

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, Command] = {
     "sidebar": views.sidebar,
     "help": views.help_,
     "metrics": views.metrics,
+    "tint": views.tint,
     "theme": views.theme,
     "quit": views.quit_,
     "previous_message": views.previous_message,

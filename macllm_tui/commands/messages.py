@@ -5,6 +5,7 @@ from pathlib import Path
 from macllm.chats import files
 from macllm.chats.records import StoredMessage
 from macllm.errors import InputError
+from macllm_tui.bindings import called
 from macllm_tui.screens.chat import ChatScreen
 
 
@@ -25,7 +26,7 @@ def _target(screen: ChatScreen, role: str | None = None) -> StoredMessage:
 
 def _at_rest(screen: ChatScreen) -> None:
     if screen.conversation.reply is not None:
-        raise InputError("the reply is still being written; esc stops it")
+        raise InputError(f"the reply is still being written; {called(screen.app, 'stop')} stops it")
 
 
 async def edit(screen: ChatScreen, argument: str) -> None:
@@ -67,7 +68,7 @@ async def _step(screen: ChatScreen, step: int) -> None:
     branched = [entry for entry in screen.conversation.entries if entry.siblings > 1]
     chosen = screen.transcript.chosen
     if chosen is None and not branched:
-        raise InputError("there is one version of every message here; e edits and r writes another")
+        raise InputError("there is one version of every message here; /edit and /regenerate make another")
     entry = chosen or branched[-1]
     place = [one.message.id for one in screen.conversation.entries].index(entry.message.id)
     await screen.conversation.step_sibling(entry.message.id, step)

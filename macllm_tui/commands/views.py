@@ -55,7 +55,16 @@ async def palette(screen: ChatScreen, argument: str) -> None:
 
 
 async def thinking(screen: ChatScreen, argument: str) -> None:
-    screen.transcript.toggle_thinking()
+    """Folds or unfolds what was thought, and remembers it."""
+    folded = screen.transcript.toggle_thinking()
+    screen.app.change_settings(replace(screen.app.settings, thinking=not folded))
+
+
+async def tint(screen: ChatScreen, argument: str) -> None:
+    """Marks what a draft foresaw, or no more, and remembers it."""
+    tinted = not screen.app.settings.tint
+    screen.app.change_settings(replace(screen.app.settings, tint=tinted))
+    screen.tell("what a draft foresaw is marked from here on" if tinted else "nothing more is marked")
 
 
 async def sidebar(screen: ChatScreen, argument: str) -> None:
@@ -69,9 +78,7 @@ async def metrics(screen: ChatScreen, argument: str) -> None:
 
 
 async def help_(screen: ChatScreen, argument: str) -> None:
-    from macllm_tui.screens.help import HelpScreen
-
-    await screen.app.push_screen(HelpScreen(screen.app.settings.keys))
+    screen.app.action_help()
 
 
 async def theme(screen: ChatScreen, argument: str) -> None:

@@ -12,6 +12,7 @@ from textual.widgets import Button, Footer, Static
 
 from macllm.engine.client import Engine
 from macllm.engine.protocol import ModelRef
+from macllm_tui.bindings import called
 from macllm_tui.screens.finetune_draft import Draft
 from macllm_tui.screens.finetune_form import ChooseModel, FineTuneForm
 from macllm_tui.screens.training_view import Samples, TrainingView
@@ -166,7 +167,7 @@ class FineTuneScreen(Screen[None]):
         """Closes; a run goes on."""
         run = self.training
         if run is not None and not run.over:
-            self.app.notify("The run goes on; f3 shows it again.", markup=False)
+            self.app.notify(f"The run goes on; {called(self.app, 'finetune')} shows it again.", markup=False)
         self.dismiss(None)
 
     async def _show_form(self) -> None:

@@ -1,4 +1,4 @@
-"""Help: every action with its key and its slash command, from the table; typing narrows it down."""
+"""Help: every action with its key and its slash command, every key of the screens; typing narrows it down."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from macllm_tui.actions import ACTIONS, BY_ID, Action, slash_commands
 from macllm_tui.bindings import key_names, keymap
+from macllm_tui.screens.help_places import place_keys
 from macllm_tui.settings import settings_path
 
 _GROUPS: Mapping[str, str] = {
@@ -82,7 +83,7 @@ class HelpScreen(ModalScreen[None]):
     def _show(self, words: str) -> None:
         found = matching(self._rows, words)
         if found:
-            text = Content("\n").join(_lines(found, self.query_one("#rows").scrollable_content_region.width))
+            text = Content("\n").join(_lines(found, self._width(), key_names(self._keys["previous_message"])))
             if not words.strip():
                 text = Content("\n\n").join([text, _own_keys()])
         else:
@@ -91,6 +92,9 @@ class HelpScreen(ModalScreen[None]):
             )
         self.query_one("#text", Static).update(text)
         self.query_one("#rows").scroll_home(animate=False)
+
+    def _width(self) -> int:
+        return self.query_one("#rows").scrollable_content_region.width
 
     def _foot(self) -> Content:
         close = "esc"
@@ -118,7 +122,7 @@ class HelpScreen(ModalScreen[None]):
 
 
 def rows(keys: Mapping[str, str]) -> list[Row]:
-    """All lines: each action where its key works, then each slash command."""
+    """All lines: each action where its key works, then each slash command, then the keys of the other screens."""
     made = [
         Row(group, key_names(keys[action.id]), action.help, _words(action, keys[action.id]))
         for group in ("chat", "prompt", "message")
@@ -127,6 +131,9 @@ def rows(keys: Mapping[str, str]) -> list[Row]:
     ]
     typed = sorted(slash_commands().values(), key=lambda action: action.slash)
     made += [Row("slash", action.slash, action.help, _words(action, keys[action.id])) for action in typed]
+    made += [
+        Row(place, keys_, does, f"{place} {keys_} {does}".casefold()) for place, keys_, does in place_keys()
+    ]
     return made
 
 
@@ -140,13 +147,11 @@ def _words(action: Action, keys: str) -> str:
     return " ".join((action.id, action.title, action.help, action.slash, key_names(keys))).casefold()
 
 
-def _lines(found: list[Row], width: int) -> Iterator[Content]:
-    for group, heading in _GROUPS.items():
+def _lines(found: list[Row], width: int, choose: str) -> Iterator[Content]:
+    for group in dict.fromkeys(row.group for row in found):
         members = [row for row in found if row.group == group]
-        if not members:
-            continue
-        note = f"  {key_names(BY_ID['previous_message'].key)} chooses one" if group == "message" else ""
-        yield Content.assemble((heading, "bold $primary"), (note, "$foreground-muted"))
+        note = f"  {choose} chooses one" if group == "message" and choose else ""
+        yield Content.assemble((_GROUPS.get(group, group), "bold $primary"), (note, "$foreground-muted"))
         for row in members:
             yield from _row(row, width)
         yield Content("")

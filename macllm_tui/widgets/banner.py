@@ -58,10 +58,11 @@ class Banner(Widget):
     def render(self) -> Content:
         sign, colour = _SIGNS[self._severity]
         parts: list[tuple[str, str]] = [(f"{sign} ", f"bold {colour}"), (visible(self._text), "")]
+        name = ""
         if self._key:
             name = called(self.app, self._key) if self._key in BY_ID else key_name(self._key)
             parts += [("  ", ""), (name, "bold"), (f" {self._acts}", "$foreground-muted")]
         hides = called(self.app, "stop")
-        if key_name(self._key) != hides:
+        if name != hides:
             parts += [("  ", ""), (hides, "bold"), (" hides this", "$foreground-muted")]
         return Content.assemble(*parts)

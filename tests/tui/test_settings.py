@@ -18,7 +18,7 @@ def written(text: str) -> Path:
     return path
 
 
-CHOSEN = Settings("paper", False, False, True, True, "c1", "qwen", ("qwen", "starter"), {"new": "f9"})
+CHOSEN = Settings("paper", False, False, True, True, ("qwen", "starter"), {"new": "f9"})
 
 
 def test_no_file_gives_the_defaults_and_no_problem() -> None:
@@ -73,8 +73,6 @@ def test_bytes_that_are_no_text_are_damage_too() -> None:
         ("metrics", 1),
         ("thinking", None),
         ("tint", []),
-        ("chat", 5),
-        ("model", {}),
         ("recent", "starter"),
         ("recent", [1]),
         ("keys", ["f9"]),
@@ -82,15 +80,15 @@ def test_bytes_that_are_no_text_are_damage_too() -> None:
     ],
 )
 def test_a_value_of_another_kind_is_named_and_the_rest_used(name: str, value: object) -> None:
-    written(json.dumps({"theme": "ember", "chat": "c7", name: value}))
+    written(json.dumps({"theme": "ember", "tint": True, name: value}))
     loaded = load()
     assert len(loaded.problems) == 1
     problem = loaded.problems[0]
     assert f"{name}={json.dumps(value)}" in problem and "settings.json" in problem and "must be" in problem
     assert getattr(loaded.settings, name) == getattr(Settings(), name)
-    assert (loaded.settings.theme, loaded.settings.chat) == (
+    assert (loaded.settings.theme, loaded.settings.tint) == (
         Settings().theme if name == "theme" else "ember",
-        "" if name == "chat" else "c7",
+        name != "tint",
     )
 
 
@@ -104,5 +102,4 @@ def test_recent_models_are_the_newest_first_each_once() -> None:
     settings = Settings()
     for name in ("a", "b", "a", *(f"m{number}" for number in range(RECENT - 1))):
         settings = settings.used(name)
-    assert settings.model == f"m{RECENT - 2}"
     assert settings.recent == (*(f"m{number}" for number in reversed(range(RECENT - 1))), "a")

@@ -56,9 +56,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Tiny-4bt", r"no model 'Tiny-4bt' here \(did you mean tiny-4bit\?\); ctrl\+l"),
+        ("Tiny-4bt", r"no model 'Tiny-4bt' here \(did you mean tiny-4bit\?\); /model"),
         ("xyz", r"no model 'xyz' here \(installed: Tiny-4bit\)"),
-        ("qwen3-8b", r"qwen3-8b is not on this machine yet; ctrl\+l downloads it"),
+        ("qwen3-8b", r"qwen3-8b is not on this machine yet; /model downloads it"),
         ("", "no model is named"),
     ],
 )
