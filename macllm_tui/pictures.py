@@ -1,6 +1,7 @@
 """What the screen shows, as text and as a picture, when it has come to rest."""
 
 import asyncio
+import html
 import io
 import re
 from collections.abc import Callable
@@ -56,4 +57,19 @@ def screen_text(app: App[Any]) -> str:
 def picture(app: App[Any]) -> str:
     """The screen as SVG. Nothing in it is fetched from anywhere: it is shown in a font of the reader's own."""
     svg = App.export_screenshot(app, title="macllm", simplify=True)
-    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    return _RUN.sub(_placed, svg)
+
+
+_RUN = re.compile(r' x="([\d.]+)" (y="[\d.]+") textLength="([\d.]+)" ([^>]*)>([^<]*)</text>')
+
+
+def _placed(run: re.Match[str]) -> str:
+    """A run of text where its first character stands: some programs leave out the blanks before it."""
+    x, y, length, more, text = run.groups()
+    spaced = html.unescape(text).replace("\N{NO-BREAK SPACE}", " ")
+    cell = float(length) / max(len(spaced), 1)
+    left = len(spaced) - len(spaced.lstrip(" "))
+    inner = html.escape(spaced.strip(" "), quote=False).replace(" ", "&#160;")
+    at, wide = round(float(x) + left * cell, 1), round(len(spaced.strip(" ")) * cell, 1)
+    return f' x="{at:g}" {y} textLength="{wide:g}" {more}>{inner}</text>'

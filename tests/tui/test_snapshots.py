@@ -153,7 +153,7 @@ def test_beginning_of_a_conversation(
 def test_reply_being_written(
     snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str
 ) -> None:
-    scene = Scene(tmp_path, conversation(), theme=theme, batches=60)
+    scene = Scene(tmp_path, conversation(), theme=theme, batches=36)
     held = scene.held("Explain MLA, with the projection in code", "def project")
     assert snap_compare(scene.app, terminal_size=size, run_before=held)
 
