@@ -28,7 +28,9 @@ class Action:
 ACTIONS: tuple[Action, ...] = (
     Action("send", "enter", "send", "send the message", "prompt", footer=True),
     Action("newline", "ctrl+j,shift+enter,alt+enter", "line", "begin a new line", "prompt", footer=True),
-    Action("stop", "escape", "stop", "stop reading or writing and keep what came", footer=True),
+    Action(
+        "stop", "escape", "stop", "stop reading or writing and keep what came", slash="/stop", footer=True
+    ),
     Action("edit_last", "up", "edit last", "in an empty prompt: edit your last message", "prompt"),
     Action("prompt_history", "ctrl+r", "history", "find an earlier prompt", "prompt", "/history"),
     Action("editor", "ctrl+g", "editor", "write the prompt in $EDITOR", "prompt", "/editor"),
@@ -36,7 +38,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("new", "ctrl+n", "new chat", "start a new chat", slash="/new", footer=True),
     Action("search", "ctrl+o", "chats", "search all chats", slash="/chats [WORDS]", footer=True),
     Action("find", "ctrl+f", "find", "find in this chat", slash="/find [WORDS]"),
-    Action("palette", "ctrl+p", "palette", "all commands by name", footer=True),
+    Action("palette", "ctrl+p", "palette", "all commands by name", slash="/palette", footer=True),
     Action(
         "model", "ctrl+l", "model", "choose, download or delete a model", slash="/model [NAME]", footer=True
     ),
