@@ -57,12 +57,17 @@ def run(args: argparse.Namespace) -> int:
     if args.replay is not None:
         return _replay(args)
     _refuse_without_replay(args)
-    if sys.stdin.isatty() and sys.stdout.isatty() and not args.plain and os.environ.get("TERM") != "dumb":
+    if sys.stdin.isatty() and sys.stdout.isatty() and not _plain(args):
         return _app(args)
     if args.record is not None or args.theme is not None:
         option = "--record" if args.record is not None else "--theme"
         raise OptionError(f"{option} goes with the app, on a terminal and without --plain")
     return _lines(args)
+
+
+def _plain(args: argparse.Namespace) -> bool:
+    """Whether neither a screen nor colour is wanted, or the terminal can show neither."""
+    return args.plain or os.environ.get("TERM") == "dumb"
 
 
 def _app(args: argparse.Namespace) -> int:
@@ -107,7 +112,7 @@ def _lines(args: argparse.Namespace) -> int:
         limits_from(args, watched=watched),
         dtype=args.dtype,
     )
-    return talk_on_terminal(talk, plain=args.plain) if watched else talk_through_pipe(talk)
+    return talk_on_terminal(talk, plain=_plain(args)) if watched else talk_through_pipe(talk)
 
 
 def _replay(args: argparse.Namespace) -> int:

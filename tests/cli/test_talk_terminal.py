@@ -119,3 +119,13 @@ def test_without_a_place_to_keep_it_the_chat_goes_on(tmp_path):
         assert QUESTION in terminal.say("/chats"), "as long as it runs"
         terminal.press("\x04")
         assert terminal.ended() == 0
+
+
+def test_a_dumb_terminal_gets_the_plain_chat(tmp_path, macllm_home):
+    words = (str(chatty.folder("endless")), "--max-tokens", "5")
+    with Terminal(*words, home=macllm_home, folder=tmp_path, TERM="dumb") as terminal:
+        terminal.until(r"> $")
+        said = terminal.say(QUESTION)
+    assert "cut at the token limit" in said
+    assert "tok/s" not in said
+    assert "\x1b[" not in terminal.raw
