@@ -92,7 +92,7 @@ class Picture:
         from macllm_tui.replay import replay
 
         with tempfile.TemporaryDirectory() as folder:
-            return _spaced(replay(self.recording, self.size, Path(folder) / "screen.svg", self.theme))
+            return replay(self.recording, self.size, Path(folder) / "screen.svg", self.theme)
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,7 @@ async def _models_screen(picture: Picture) -> str:
         app = Host(**themes.app_arguments())
         async with asyncio.timeout(_PATIENCE_S), app.run_test(size=picture.size) as pilot:
             await pictures.steady(app, pilot, lambda: _CHOSEN not in looked_at)
-            return _spaced(pictures.picture(app))
-
-
-def _spaced(svg: str) -> str:
-    """Some viewers leave out spaces at the start of a text, even those that do not break."""
-    return svg.replace("<svg ", '<svg xml:space="preserve" ', 1)
+            return pictures.picture(app)
 
 
 def words_of(svg: str) -> str:

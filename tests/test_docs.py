@@ -94,9 +94,7 @@ def test_settings_in_pages_are_settings() -> None:
     text = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     assert keymap(json.loads(example)["keys"]).problems == ()
-    assert set(json.loads(example)) | set(re.findall(r'"(thinking|tint)"', text)) <= {
-        field.name for field in fields(Settings)
-    }
+    assert set(json.loads(example)) <= {field.name for field in fields(Settings)}
     assert [name for name in themes.NAMES if f"`{name}`" not in text] == []
 
 
