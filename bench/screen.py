@@ -196,7 +196,7 @@ def start_s(model: Path) -> float:
         )
         os.close(child)
         try:
-            _read_until(parent, b"sk something")  # the words of an empty prompt, of which the cursor covers the first letter
+            _read_until(parent, b"sk something")  # of an empty prompt; the cursor covers the first letter
             os.write(parent, "ŵ".encode())
             _read_until(parent, "ŵ".encode())
             return time.perf_counter() - start

@@ -17,9 +17,7 @@ Verdict: TypeAlias = Literal["comfortable", "tight", "too big", "unknown"]
 Needed: TypeAlias = Callable[[int], int]  # tokens of context to bytes
 
 LEAST_CONTEXT = 1024  # tokens; a model that has room for fewer does not fit
-CONTEXT_AT_LOAD = (
-    4096  # tokens of KV cache that must fit beside the weights: the engine refuses what has less
-)
+CONTEXT_AT_LOAD = 4096  # tokens of cache that must fit beside the weights: the engine refuses less
 COMFORTABLE_CONTEXT = 8192  # tokens of a conversation that is not cut short
 COMFORTABLE_SHARE = 0.85  # of the limit: what macOS lets a model take is shared with every other program
 # What macOS lets a GPU take (Metal's recommendedMaxWorkingSetSize): 5.3 of 8 GiB, 21.3 of 32, 48 of 64. Some

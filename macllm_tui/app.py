@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LEAVE_WITHIN_S = 3.0
-FINISHED = ("replies", "settings")  # groups of work that leaving waits for
+FINISHED = ("replies", "settings", "training")  # groups of work that leaving waits for
 WATCH_EVERY_S = 1.0  # how soon a death of the idle engine shows
 
 
@@ -68,6 +68,7 @@ class MacllmApp(App[None], inherit_bindings=False):
     ]
     CSS = """
     Screen { background: $background; color: $text; }
+    ModalScreen { background: $background 60%; &:ansi { background: transparent; } }
     /* at the top: the prompt is at the bottom, and nothing may cover what is being typed */
     ToastRack { dock: top; align: right top; margin: 1 0 0 0; }
     """
@@ -85,9 +86,7 @@ class MacllmApp(App[None], inherit_bindings=False):
     ) -> None:
         super().__init__(**app_arguments())
         self._notices = notices
-        self.begun = (
-            asyncio.Event()
-        )  # engine, store and first model are there, or it is known that they are not
+        self.begun = asyncio.Event()  # engine, store and first model are there, or will not come
         self.home = home or UserHome()
         self.engine = engine
         self._chats = chats
@@ -109,8 +108,19 @@ class MacllmApp(App[None], inherit_bindings=False):
         return self.chat_screen
 
     async def action_quit(self) -> None:
-        """Leaves, once."""
-        self.run_worker(self.leave(), group="leave", exclusive=True)
+        """Leaves, once; asks first where that would stop a fine-tuning run."""
+        self.run_worker(self._quit(), group="leave", exclusive=True)
+
+    async def _quit(self) -> None:
+        from macllm_tui.drawers.choices import Confirm
+
+        if self.training is not None and not self.training.over and not isinstance(self.screen, Confirm):
+            question = (
+                "A model is being fine-tuned. Leaving stops that; it can be resumed from its last save."
+            )
+            if not await self.ask(Confirm(question, "leave")):
+                return
+        await self.leave()
 
     def action_help_quit(self) -> None:
         """Says how one leaves, to those who press ctrl+c."""
@@ -406,6 +416,8 @@ class MacllmApp(App[None], inherit_bindings=False):
         """Stops what is under way, keeps it, and ends the app."""
         for reply in list(self.conversation.replies.values()):
             reply.stop()
+        if self.training is not None:
+            self.training.stop()
         end = time.monotonic() + LEAVE_WITHIN_S  # an engine that does not answer keeps nobody here
         while time.monotonic() < end and any(worker.group in FINISHED for worker in self._at_work()):
             await asyncio.sleep(0.01)

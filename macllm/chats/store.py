@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ from macllm.chats.records import Chat, Hit, Preset, StoredMessage
 from macllm.errors import InputError
 
 TITLE_LENGTH = 60
-_PROCESS = secrets.token_hex(4)  # tells this process from an earlier one that had its number
-_WRITER_GONE = timedelta(minutes=10)  # since the last save: its number belongs to another process by now
-
 _SETTINGS = ("title", "model", "system", "sampling", "overflow", "summary", "summary_until")
 
 
@@ -124,10 +120,8 @@ class Store:
             self.chat(id)
             self._run("DELETE FROM messages WHERE chat = ?", id)
             self._run("DELETE FROM chats WHERE id = ?", id)
-            for index in (
-                "message_search",
-                "title_search",
-            ):  # a deleted word stays in it until it is rewritten
+            for index in ("message_search", "title_search"):
+                # a deleted word stays in it until it is rewritten
                 self._run(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
         self._run("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -4,7 +4,6 @@ Step n + 1 is dispatched before the token of step n is read, so the device never
 choice, penalties and log-probabilities all stay on the device until then.
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -15,6 +14,7 @@ import mlx.core as mx
 
 from macllm import sizes
 from macllm.engine.events import Done, Event, FinishReason, Prefill, Stats, Token, TopLogprob
+from macllm.engine.failure import ran_out_of_memory
 from macllm.engine.loading import Loaded
 from macllm.engine.meter import Meter
 from macllm.engine.metrics import Metrics
@@ -29,7 +29,6 @@ from macllm.nn.stored import DTYPES
 from macllm.tokenizer.reasoning import Reasoning
 from macllm.units import size
 
-_OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")  # what MLX's errors say
 STATS_EVERY_S = 0.125
 # MLX deadlocks when two threads build and dispatch at once, so a step is made by one thread at a time
 _STEP = threading.RLock()
@@ -103,7 +102,7 @@ def _generate(
         raise
     except BaseException as error:
         session.reset()  # some layers may have seen a token that others have not
-        if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
+        if not isinstance(error, MemoryLimitError) and ran_out_of_memory(error):
             raise MemoryLimitError(
                 f"memory ran out at {len(prompt)} prompt tokens ({error}); use a shorter context or a smaller model"
             ) from error

@@ -36,9 +36,7 @@ class Metrics:
     memory_bytes: int = 0
     peak_memory_bytes: int = 0
     memory_limit_bytes: int = 0
-    memory_pressure: str = (
-        ""  # of the whole machine: normal, warn, critical; "" where the system does not say
-    )
+    memory_pressure: str = ""  # of the whole machine: normal, warn, critical; "" where nothing says
     kv_bytes: int = 0
     kv_by_kind: Mapping[str, int] = field(default_factory=dict)  # the same bytes: full, sliding, other
     dtype: str = ""

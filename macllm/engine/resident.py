@@ -20,8 +20,6 @@ from macllm.engine.session import Session
 from macllm.errors import OptionError
 from macllm.nn.stored import DTYPES
 
-Settings = Mapping[str, Any]
-
 MOST_SESSIONS = 6  # a switch back to a recent conversation computes nothing anew
 IDLE_SHARE = 0.25  # of the memory limit that they may take; the last one used may take more
 FULL_SHARE = 0.95  # of the memory limit; above it no conversation that is not being answered keeps its cache
@@ -88,7 +86,7 @@ class Resident:
             memory_bytes=mx.get_active_memory(),
         )
 
-    def sampling(self, model: ModelRef, settings: Settings | None = None) -> Sampling:
+    def sampling(self, model: ModelRef, settings: Mapping[str, Any] | None = None) -> Sampling:
         """The model's own settings, with ``model``'s and then ``settings`` over them. Raises OptionError."""
         given = {**model.sampling, **(settings or {})}
         known = [field.name for field in fields(Sampling)]

@@ -38,9 +38,8 @@ class Header(Widget):
         width = self.content_size.width
         meter = context_meter(self._used, self._most)
         model = self._model or "no model"
-        for (
-            text
-        ) in meter.texts:  # the app's name and the preset give way first, then the meter's bar and words
+        # the app's name and the preset give way first, then the meter's bar and words
+        for text in meter.texts:
             room = width - cell_len(text) - len(_JOINT)
             parts = self._left(model, room, last=text == meter.texts[-1])
             if parts is not None:

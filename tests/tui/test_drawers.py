@@ -1,15 +1,14 @@
 """The drawers that ask one thing: each key, what comes back, and that Esc changes nothing."""
 
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated import until
 from textual.app import App
-from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from macllm.chats.async_store import AsyncStore
@@ -34,14 +33,6 @@ async def store(tmp_path: Path) -> AsyncIterator[AsyncStore]:
     opened = await AsyncStore.open(tmp_path / "chats.db")
     yield opened
     await opened.close()
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    """Waits for what must come."""
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        await pilot.pause(0.01)
 
 
 async def after(drawer: Drawer[Any], *keys: str, size: tuple[int, int] = SMALL) -> Any:

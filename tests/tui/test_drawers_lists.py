@@ -1,14 +1,14 @@
 """The drawers with words on top: finding chats and earlier prompts, opening, deleting, and what is said of nothing."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from simulated import until
 from textual.app import App
-from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from macllm.chats.async_store import AsyncStore
@@ -43,14 +43,6 @@ async def chats(store: AsyncStore) -> dict[str, str]:
         "LoRA": await said(store, "LoRA", "Which rank?", "Rank 8 [is] enough."),
         "Soup 日本語": await said(store, "Soup 日本語", "How hot?\nAnd how long?", "Seventy degrees."),
     }
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    """Waits for what must come."""
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        await pilot.pause(0.01)
 
 
 class Opened:

@@ -6,13 +6,13 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from simulated import until
 from textual import events
 from textual._xterm_parser import XTermParser
 from textual.app import App, ComposeResult
@@ -84,14 +84,6 @@ class Harness(App[None]):
     @property
     def offered(self) -> list[str]:
         return [each.text for each in self.screen.query_one(Completions).offers]
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    """Waits for what must come."""
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        await pilot.pause(0.01)
 
 
 async def paste(pilot: Pilot[None], text: str) -> None:
