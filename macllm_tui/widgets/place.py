@@ -80,3 +80,5 @@ class PlaceKeeper(VerticalScroll):
 
     def scrolled(self) -> None:
         """Called when someone scrolled, or when the layout has changed."""
+        if self.show_vertical_scrollbar:  # it may have come with this layout
+            self.vertical_scrollbar.position = self.scroll_y

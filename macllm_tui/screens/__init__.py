@@ -1,0 +1,1 @@
+"""The screens: the chat, and those that are opened over it."""
