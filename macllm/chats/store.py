@@ -1,5 +1,6 @@
 """The conversations of this machine: chats whose messages form trees, in which nothing is overwritten."""
 
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from macllm.chats.records import Chat, Hit, Preset, StoredMessage
 from macllm.errors import InputError
 
 TITLE_LENGTH = 60
+_ATTACHED = re.compile(r"^(`{3,})file:([^\n`]*)\n.*?^\1$", re.DOTALL | re.MULTILINE)  # a file in a prompt
 _SETTINGS = ("title", "model", "system", "sampling", "overflow", "summary", "summary_until")
 
 
@@ -370,8 +372,9 @@ class Store:
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text as a title: one line, cut at a word."""
-    line = " ".join(text.split())
+    """The beginning of a text as a title: one line, cut at a word; attached files are named where nothing else is."""
+    said = _ATTACHED.sub(" ", text)
+    line = " ".join((said if said.strip() else _ATTACHED.sub(r"\2 ", text)).split())
     if len(line) <= TITLE_LENGTH:
         return line
     cut = line.rfind(" ", TITLE_LENGTH // 2, TITLE_LENGTH)

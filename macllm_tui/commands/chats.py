@@ -60,7 +60,8 @@ async def import_chats(screen: ChatScreen, argument: str) -> None:
         raise InputError("name the file: /import FILE.jsonl")
     imported = await screen.app.store.call(files.import_jsonl, Path(argument).expanduser())
     count = len(imported.chats)
-    screen.tell(f"{count} chats imported" if count != 1 else "one chat imported")
+    there = f", {len(imported.skipped)} there already" if imported.skipped else ""
+    screen.tell(f"{count} chat{'' if count == 1 else 's'} imported{there}")
     await screen.refresh_chats()
 
 

@@ -157,6 +157,21 @@ def test_chats_come_last_used_first_in_pages(store):
     assert store.chats()[0].id == made[0]
 
 
+def test_a_title_is_what_was_said_beside_an_attached_file(store):
+    block = "```file:notes.txt\none\ntwo\n```"
+    for said, title in (
+        (f"{block}\nWhat is this?", "What is this?"),
+        (f"Look:\n{block}", "Look:"),
+        (block, "notes.txt"),
+        (f"{block}\n{block}", "notes.txt notes.txt"),
+        ("```file:notes.txt\none", "```file:notes.txt one"),
+        ("```python\nx\n```", "```python x ```"),
+    ):
+        chat = store.create()
+        store.add(chat.id, "user", said, parent=None)
+        assert store.chat(chat.id).title == title
+
+
 def test_a_title_is_the_first_thing_said_until_a_person_gives_one(store):
     long = (
         "Explain, in the words of a patient teacher, multi-head latent attention and why its cache is small"
