@@ -29,7 +29,7 @@ from macllm_tui.home import Home, UserHome
 from macllm_tui.reply import Reply
 from macllm_tui.screens.chat import ChatScreen
 from macllm_tui.settings import Settings
-from macllm_tui.themes import NAMES, app_arguments, install
+from macllm_tui.themes import app_arguments, install
 from macllm_tui.widgets.banner import Banner
 
 if TYPE_CHECKING:
@@ -396,10 +396,6 @@ class MacllmApp(App[None], inherit_bindings=False):
         """Says for a while that something did not work which nobody is waiting for."""
         self.notify(sentence, severity="warning", markup=False)
 
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Runs what may take a while beside the event loop."""
-        return await asyncio.to_thread(function, *arguments)
-
     async def preset_name(self, system: str) -> str:
         """What the header calls a system prompt."""
         if not system:
@@ -407,10 +403,6 @@ class MacllmApp(App[None], inherit_bindings=False):
         from macllm_tui.presets import name_of
 
         return name_of(system, await self.store.presets()) or "own"
-
-    def theme_names(self) -> list[str]:
-        """The themes to choose from."""
-        return list(NAMES)
 
     async def leave(self) -> None:
         """Stops what is under way, keeps it, and ends the app."""

@@ -1,6 +1,7 @@
 """Runs the app on a recording, without a terminal or a model: for demos, pictures and bug reports."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -99,7 +100,11 @@ def playable(recording: Recording, source: Path) -> tuple[Recording, ModelRef]:
 
 
 def _write(path: Path, svg: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        path.write_text(svg, encoding="utf-8")
+        partial.write_text(svg, encoding="utf-8")
+        partial.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}; give another place") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -71,9 +71,12 @@ def _plain(args: argparse.Namespace) -> bool:
 
 
 def _app(args: argparse.Namespace) -> int:
+    from macllm.engine.recording import check_place
     from macllm_tui.app import Start
     from macllm_tui.entry import run as run_app
 
+    if args.record is not None:
+        check_place(args.record)  # before a model is fetched
     if args.model is not None:
         _fetch(args.model)
     start = Start(args.model, args.system or "", overrides_from(args), args.dtype, theme=args.theme)

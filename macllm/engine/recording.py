@@ -224,6 +224,12 @@ class ReplayEngine:
         )
 
 
+def check_place(path: Path) -> None:
+    """Raises InputError where a recording could not be made; leaves nothing there."""
+    _private_file(path).close()
+    path.unlink()
+
+
 def _private_file(path: Path) -> BinaryIO:
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -9,6 +9,7 @@ from textual.binding import Binding
 from macllm_tui.bindings import key_names
 
 PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("IN THIS HELP", ("screens.help:HelpScreen",)),
     ("IN THE MESSAGES", ("widgets.transcript:Transcript",)),
     ("WHILE FINDING", ("widgets.find_bar:FindBar",)),
     (
