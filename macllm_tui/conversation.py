@@ -156,6 +156,9 @@ class Conversation:
         async with self._changing:
             if self.chat is not None and self.chat.id == reply.message.chat and not reply.deleted:
                 await self._reload(await self._store.chat(self.chat.id))
+                if all(one.id != reply.message.id for one in self.branch):
+                    # another app went on in this chat too: what is on this screen goes on from here
+                    await self._reload(await self._store.select(reply.message.id))
 
     async def step_sibling(self, message: str, step: int) -> None:
         """Shows the branch before or after this one, as far as there is one."""

@@ -6,6 +6,7 @@ from macllm.chats import files
 from macllm.chats.records import StoredMessage
 from macllm.errors import InputError
 from macllm_tui.bindings import called
+from macllm_tui.prompting import effective
 from macllm_tui.screens.chat import ChatScreen
 
 
@@ -52,7 +53,18 @@ async def regenerate(screen: ChatScreen, argument: str) -> None:
     screen.transcript.unchoose()
     screen.focus_prompt()
     asked = message.id if message.role == "user" else message.parent
+    if _comes_out_the_same(screen, message):
+        screen.tell("the temperature is 0, so the reply comes out the same; /set temp=0.7 lets it differ")
     await screen.start(await screen.conversation.answer(asked))
+
+
+def _comes_out_the_same(screen: ChatScreen, message: StoredMessage) -> bool:
+    """Whether nothing is drawn by chance now, nor was in the reply that is there, by the same model."""
+    ready = screen.conversation.ready
+    if ready is None or message.state != "complete" or message.model != ready.model:
+        return False
+    both = (screen.conversation.settings, message.sampling)
+    return all(effective(ready.sampling, settings).temperature == 0 for settings in both)
 
 
 async def previous_sibling(screen: ChatScreen, argument: str) -> None:

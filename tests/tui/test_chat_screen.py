@@ -103,6 +103,39 @@ async def test_what_cannot_fit_even_alone_is_told_once(chats: Path) -> None:
         assert "Never asked for." not in texts(app)
 
 
+async def test_two_apps_in_one_chat_each_go_on_from_what_they_show(chats: Path) -> None:
+    gate = Gate()
+    engine = ReplayEngine(recording(reply("Mine."), reply("Again.")), pace="recorded", sleep=gate.sleep)
+    async with opened(chats, engine=engine) as (app, pilot):
+        gate.hold()
+        app.chat_screen.prompt.text = "Here"
+        await pilot.press("enter")
+        await until(pilot, lambda: app.conversation.replies)
+        other = stored(chats)  # the other app, in the same chat
+        chat = other.chats()[0].id
+        theirs = other.add(chat, "user", "There", parent=None)
+        other.add(chat, "assistant", "Theirs.", parent=theirs.id)
+        gate.release()
+        await until(pilot, lambda: not app.conversation.replies)
+        await until(pilot, lambda: "50.0 tok/s" in shown(app))
+        assert texts(app) == ["Here", "Mine."]
+        await say(app, pilot, "More")
+        assert texts(app) == ["Here", "Mine.", "More", "Again."]
+        assert [one.text for one in app.conversation.branch] == texts(app)
+
+
+@pytest.mark.parametrize(("temperature", "told"), [(0.0, True), (0.7, False)])
+async def test_another_reply_that_cannot_differ_is_announced(
+    chats: Path, temperature: float, told: bool
+) -> None:
+    async with opened(chats, reply("One."), reply("One.")) as (app, pilot):
+        await app.conversation.change(sampling={"temperature": temperature})
+        await say(app, pilot, "Go")
+        await pilot.press("alt+up", "r")
+        await until(pilot, lambda: "‹2/2›" in shown(app) and not app.conversation.replies)
+        assert any("comes out the same" in notice.message for notice in app._notifications) == told
+
+
 async def test_a_reply_goes_on_while_another_chat_is_looked_at(chats: Path) -> None:
     gate = Gate()
     engine = ReplayEngine(
