@@ -5,8 +5,6 @@ from macllm_tui.conversation import Conversation
 from macllm_tui.reply import Reply
 from macllm_tui.screens.chat import ChatScreen
 
-CHOICES = ("drop", "summarise", "stop")
-
 
 def dead_end(conversation: Conversation, reply: Reply) -> str:
     """Why no room can be made for a reply, in a sentence; empty where there are turns that can go.

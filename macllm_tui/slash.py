@@ -60,11 +60,6 @@ def parse(text: str) -> Slash | None:
     return Slash(name, argument)
 
 
-def parse_setting(text: str) -> tuple[str, object]:
-    """``temp=0.7`` as the field of Sampling or Limits and its value. Raises OptionError."""
-    return settings_text.parse(text)
-
-
 def completions(text: str) -> list[Completion]:
     """What may follow of a command's name, or of the name of a setting. Paths are :func:`path_of`'s."""
     if not text.startswith("/") or "\n" in text:
@@ -107,9 +102,8 @@ def _names(typed: str) -> list[Completion]:
         for name, action in slash_commands().items()
         if name.startswith(typed)
     ]
-    return sorted(
-        found, key=lambda each: each.text.strip() != f"/{typed}"
-    )  # what is typed in full comes first
+    # what is typed in full comes first
+    return sorted(found, key=lambda each: each.text.strip() != f"/{typed}")
 
 
 def _settings(typed: str) -> list[Completion]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from macllm.cli.options import add_json, positive
 from macllm.cli.output import print_json, print_table
-from macllm.units import size
+from macllm.units import count, size
 
 if TYPE_CHECKING:
     from macllm.explain import Explanation
@@ -115,7 +115,7 @@ def header(found: "Explanation") -> list[str]:
     """One to three lines: name, family, and the sizes that are known."""
     runs = "native" if found.native else "not native: run by mlx-lm's classes, where it has them"
     facts = {
-        "{} parameters": found.parameters and _count(found.parameters),
+        "{} parameters": found.parameters and count(found.parameters),
         "{} layers": found.layers,
         "context {}": found.max_context and f"{found.max_context:,}",
         "{} of weights": found.weight_bytes and size(found.weight_bytes),
@@ -260,13 +260,6 @@ def _cell(longest: int, needed: int, usable: int, context: int | None) -> str:
     if longest < 1024:
         return f"{longest}" if longest else "-"
     return f"{longest // 1024}k"
-
-
-def _count(number: int) -> str:
-    for unit, name in ((1e9, "billion"), (1e6, "million")):
-        if number >= unit:
-            return f"{number / unit:.4g} {name}"
-    return f"{number:,}"
 
 
 def _dtype() -> str:

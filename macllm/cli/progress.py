@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from macllm.units import size
+from macllm.units import duration, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -94,7 +94,7 @@ class Progress:
         rate = (self._done - before) / (now - start)
         text = f", {_amount(rate, self._unit)}/s"
         if self._total and self._done < self._total:
-            text += f", {_duration((self._total - self._done) / rate)} left"
+            text += f", {duration((self._total - self._done) / rate)} left"
         return text
 
 
@@ -131,11 +131,3 @@ def _rich_bar(unit: str, passing: bool) -> "RichProgress":
 
 def _amount(count: float, unit: str) -> str:
     return size(count) if unit == "bytes" else f"{count:,.{1 if count < 10 and count % 1 else 0}f} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

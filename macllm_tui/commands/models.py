@@ -1,12 +1,14 @@
 """Actions that leave the conversation: models, comparison, training, measuring, and the engine's restart."""
 
+import asyncio
+
 from macllm_tui.screens.chat import ChatScreen
 
 
 async def model(screen: ChatScreen, argument: str) -> None:
     """Chooses a model, by name or on the models screen."""
     if argument:
-        await screen.app.use_model(await screen.app.in_thread(screen.app.home.resolve, argument))
+        await screen.app.use_model(await asyncio.to_thread(screen.app.home.resolve, argument))
     else:
         await screen.app.choose_model()
 
@@ -25,8 +27,8 @@ async def bench(screen: ChatScreen, argument: str) -> None:
     """Measures the model in use."""
     from macllm_tui.screens.explain import CommandScreen
 
-    name = screen.require_model().path
-    await screen.app.push_screen(CommandScreen(f"bench {screen.require_model().name}", ["bench", name]))
+    model = screen.require_model()
+    await screen.app.push_screen(CommandScreen(f"bench {model.name}", ["bench", "--", model.path]))
 
 
 async def compare(screen: ChatScreen, argument: str) -> None:

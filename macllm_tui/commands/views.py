@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from macllm.errors import InputError
 from macllm_tui.screens.chat import ChatScreen
+from macllm_tui.themes import NAMES
 from macllm_tui.widgets.banner import Banner
 
 
@@ -83,16 +84,15 @@ async def help_(screen: ChatScreen, argument: str) -> None:
 
 async def theme(screen: ChatScreen, argument: str) -> None:
     """Changes the colours, and remembers them."""
-    names = screen.app.theme_names()
     if not argument:
         from macllm_tui.drawers.choices import Choose
 
-        chosen = await screen.app.ask(Choose("Colours", dict(zip(names, names, strict=True))))
+        chosen = await screen.app.ask(Choose("Colours", {name: name for name in NAMES}))
         if chosen is None:
             return
         argument = chosen
-    if argument not in names:
-        raise InputError(f"no theme '{argument}' (there are {', '.join(names)})")
+    if argument not in NAMES:
+        raise InputError(f"no theme '{argument}' (there are {', '.join(NAMES)})")
     screen.app.theme = argument
     screen.app.change_settings(replace(screen.app.settings, theme=argument))
 

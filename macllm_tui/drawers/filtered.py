@@ -134,7 +134,11 @@ class FilteredDrawer(Drawer[T]):
         if event.option_index < self._shown - 20 or self._shown < 20:
             return
         shown, self._shown = self._shown, 0  # not twice
-        more = await self.find(self.words, shown)
+        try:
+            more = await self.find(self.words, shown)
+        except MacllmError as error:
+            self.say(str(error))
+            return
         self.listing.add_options(more)
         self._shown = shown + len(more) if more else 0
 

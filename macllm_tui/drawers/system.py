@@ -82,7 +82,10 @@ class SystemDrawer(Drawer[str]):
         """The text has the keys, its cursor at the end."""
         self.area.focus()
         self.area.move_cursor(self.area.document.end)
-        await self._fill(name_of(self._text, await self._store.presets()))
+        try:
+            await self._fill(name_of(self._text, await self._store.presets()))
+        except MacllmError as error:
+            self.say(str(error))
 
     def on_resize(self) -> None:
         """Above each other where side by side would leave no room."""
@@ -144,10 +147,9 @@ class SystemDrawer(Drawer[str]):
             return
         try:
             await self._store.save_preset(name, text)
+            await self._fill(name)
         except MacllmError as error:
             self.say(str(error))
-            return
-        await self._fill(name)
 
     @work(exclusive=True)
     async def action_delete(self) -> None:
@@ -159,6 +161,12 @@ class SystemDrawer(Drawer[str]):
             self.say(f"“{chosen.name}” comes with macllm and cannot be deleted.")
             return
         again = " The one of macllm comes back." if chosen.name in {one.name for one in BUILT_IN} else ""
-        if await self.app.push_screen_wait(Confirm(f"Delete the preset “{chosen.name}”?{again}", "delete")):
+        if not await self.app.push_screen_wait(
+            Confirm(f"Delete the preset “{chosen.name}”?{again}", "delete")
+        ):
+            return
+        try:
             await self._store.delete_preset(chosen.name)
             await self._fill()
+        except MacllmError as error:
+            self.say(str(error))

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
@@ -19,7 +18,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-import macllm
+from macllm.engine.client import child_environment
 
 # Everything that moves a cursor, names a window or switches a terminal; colours (a final m) stay.
 _SEQUENCE = re.compile(
@@ -89,14 +88,12 @@ class CommandScreen(Screen[bool]):
     async def _run(self) -> None:
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "macllm",
+                *(sys.executable, "-P", "-u", "-m", "macllm"),
                 *self._words,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(),
+                env=child_environment(os.environ),
             )
         except OSError as error:
             self._failed(f"macllm cannot be started: {error.strerror}")
@@ -174,10 +171,3 @@ class ExplainScreen(CommandScreen):
 def clean(line: str) -> Content:
     """A line with its colours and without any other control sequence."""
     return Content.from_rich_text(Text.from_ansi(_SEQUENCE.sub("", line.expandtabs())))
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with the same macllm importable."""
-    root = str(Path(macllm.__file__).resolve().parent.parent)
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}

@@ -9,8 +9,9 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from macllm.engine.training_events import Sample
-from macllm.units import size
+from macllm.units import duration, size
 from macllm_tui.training import TrainingRun
+from macllm_tui.widgets.gauges import bar
 from macllm_tui.widgets.plot import Curve, Plot
 from macllm_tui.widgets.sparkline import sparkline
 
@@ -170,7 +171,7 @@ def progress_line(run: TrainingRun, width: int) -> str:
     if run.step is None:
         if run.loading is not None and run.planned is None and run.loading.total:
             share = run.loading.done / run.loading.total
-            return f"Loading {run.loading.model}  {_bar(share, 20)} {100 * share:.0f} %"
+            return f"Loading {run.loading.model}  {bar(share, 1, 20)} {100 * share:.0f} %"
         if run.planned is None:
             return head
         p = run.planned
@@ -181,7 +182,7 @@ def progress_line(run: TrainingRun, width: int) -> str:
     text = f"{head}  step {step.step:,} of {step.steps:,}"
     end = f" {100 * share:.0f} %{left}  after {duration(step.elapsed_s)}"
     room = width - len(text) - len(end) - 2
-    return f"{text}  {_bar(share, min(40, room))}{end}" if room >= 8 else text + end
+    return f"{text}  {bar(share, 1, min(40, room))}{end}" if room >= 8 else text + end
 
 
 def losses_line(run: TrainingRun) -> str:
@@ -213,7 +214,7 @@ def memory_line(run: TrainingRun) -> str:
     peak = f"peak {size(run.step.peak_memory_bytes)}"
     if not limit:
         return f"memory {size(used)}, {peak}"
-    return f"memory {_bar(used / limit, 16)} {size(used)} of {size(limit)}, {peak}"
+    return f"memory {bar(used, limit, 16)} {size(used)} of {size(limit)}, {peak}"
 
 
 def ending(run: TrainingRun) -> tuple[str, str]:
@@ -236,21 +237,6 @@ def ending(run: TrainingRun) -> tuple[str, str]:
         at = f" at step {trained.step}" if trained is not None else ""
         return f"Stopped{at}. Press r to resume. {use}".rstrip(), "-note"
     return "", ""
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``1 h 05 min``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _bar(share: float, width: int) -> str:
-    full = round(min(1.0, max(0.0, share)) * width)
-    return "▓" * full + "░" * (width - full)
 
 
 def _folded(text: str) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 from textual.content import Content
 from textual.widgets import Static
 
-from macllm.units import size
+from macllm.units import duration, size
 from macllm_tui.downloads import Download
+from macllm_tui.widgets.gauges import bar
 
 _BAR_LEAST, _BAR_MOST = 8, 30
 _SHOWN = 3  # of several waiting ones
@@ -57,13 +58,8 @@ def line(download: Download, width: int) -> Content:
     fitting = (text for text in figures if width - taken - len(text) >= _BAR_LEAST)
     text = next(fitting, figures[-1])
     room = min(max(width - taken - len(text), 0), _BAR_MOST)
-    return Content.assemble(name, "  ", bar(download.share, room), "  ", (text, "$foreground-muted"))
-
-
-def bar(share: float, width: int) -> Content:
-    """A bar of ``width`` cells; its parts differ in shape too."""
-    full = round(share * width)
-    return Content.assemble(("━" * full, "$text-primary"), ("┄" * (width - full), "$foreground-muted"))
+    drawn = bar(download.share, 1, room), "$text-primary"
+    return Content.assemble(name, "  ", drawn, "  ", (text, "$foreground-muted"))
 
 
 def _figures(download: Download) -> tuple[str, ...]:
@@ -75,14 +71,6 @@ def _figures(download: Download) -> tuple[str, ...]:
         return (f"paused, {amount} are here" if download.done else "paused", "paused")
     percent = f"{100 * download.share:.0f} %"
     speed = f"{size(download.speed_bps)}/s" if download.speed_bps else ""
-    left = f"{_duration(download.eta_s)} left" if download.eta_s is not None else ""
+    left = f"{duration(download.eta_s)} left" if download.eta_s is not None else ""
     choices = ((percent, amount, speed, left), (percent, speed, left), (percent, left))
     return tuple("  ".join(part for part in parts if part) for parts in choices)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from textual.content import Content
 
 from macllm.fit import Fit
-from macllm.units import size
+from macllm.units import count, size
 from macllm_tui.model_rows import Facts, Row
 from macllm_tui.widgets.fit_badge import mark
 
@@ -79,11 +79,3 @@ def _state(row: Row, *, in_use: bool) -> str:
     if row.here:
         return "on this machine"
     return "a quantization is to be chosen (v)" if row.choices else "not downloaded"
-
-
-def count(number: int) -> str:
-    """Parameters in words: ``8.19 billion``."""
-    for unit, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= unit:
-            return f"{number / unit:.3g} {name}"
-    return f"{number:,}"

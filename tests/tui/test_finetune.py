@@ -278,7 +278,7 @@ async def test_while_it_runs_one_sees_how_far_it_is(base: ModelRef) -> None:
     app = Host(FineTuneScreen(player(), base, run=run))
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.said("#training-progress"))
-        assert app.said("#training-progress").startswith("Learning  step 30 of 60  ▓")
+        assert app.said("#training-progress").startswith("Learning  step 30 of 60  █")
         assert "12 s left" in app.said("#training-progress")
         assert "saved at step 20" in app.said("#training-speed")
         assert any(bar in app.said("#training-speed") for bar in "▅▆▇█")

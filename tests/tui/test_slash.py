@@ -102,7 +102,7 @@ def test_values_are_offered_by_their_beginning() -> None:
     ],
 )
 def test_a_setting_is_read_as_people_write_it(text: str, expected: tuple[str, Any]) -> None:
-    assert slash.parse_setting(text) == expected
+    assert settings_text.parse(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_setting_is_read_as_people_write_it(text: str, expected: tuple[str, An
 )
 def test_a_bad_setting_is_refused_in_one_sentence(text: str, said: str) -> None:
     with pytest.raises(OptionError) as caught:
-        slash.parse_setting(text)
+        settings_text.parse(text)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
