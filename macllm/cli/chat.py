@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plain(args: argparse.Namespace) -> bool:
-    """Whether neither a screen nor colour is wanted, or the terminal can show neither."""
-    return args.plain or os.environ.get("TERM") == "dumb"
+    """Whether neither a screen nor colour is wanted, or the terminal can show neither: Textual draws on stderr."""
+    return args.plain or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty()
 
 
 def _app(args: argparse.Namespace) -> int:

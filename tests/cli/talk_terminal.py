@@ -18,7 +18,9 @@ PROMPT = "> "
 class Terminal:
     """``macllm chat`` under a terminal of its own."""
 
-    def __init__(self, *words: str, home: Path, folder: Path, **environment: str) -> None:
+    def __init__(
+        self, *words: str, home: Path, folder: Path, errors: Path | None = None, **environment: str
+    ) -> None:
         parent, child = pty.openpty()
         variables = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "MACLLM_HOME": str(home), **environment}
         variables["PYTHONPATH"] = str(Path(__file__).parent.parent.parent)
@@ -26,7 +28,7 @@ class Terminal:
             [sys.executable, "-m", "macllm", "chat", *words],
             stdin=child,
             stdout=child,
-            stderr=child,
+            stderr=child if errors is None else errors.open("wb"),
             cwd=folder,
             env=variables,
             start_new_session=True,

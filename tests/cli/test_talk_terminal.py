@@ -129,3 +129,12 @@ def test_a_dumb_terminal_gets_the_plain_chat(tmp_path, macllm_home):
     assert "cut at the token limit" in said
     assert "tok/s" not in said
     assert "\x1b[" not in terminal.raw
+
+
+def test_where_the_app_could_not_draw_the_chat_is_plain(tmp_path, macllm_home):
+    words = (str(chatty.folder("endless")), "--max-tokens", "5")
+    with Terminal(*words, home=macllm_home, folder=tmp_path, errors=tmp_path / "err.log") as terminal:
+        terminal.until(r"> $")
+        terminal.press("\x04")
+        assert terminal.ended() == 0
+    assert "\x1b" not in (tmp_path / "err.log").read_text()
