@@ -28,8 +28,11 @@ async def steady(app: App[Any], pilot: Pilot[Any], busy: Callable[[], bool]) -> 
     clock = asyncio.get_running_loop().time
     shown, since = "", clock()
     while clock() - since < STILL_FOR_S:
-        for place in app.screen.query("TextArea, Input").results(Input | TextArea):  # type: ignore[arg-type]
-            place.cursor_blink = False
+        for screen in app.screen_stack:  # what is behind a drawer shines through
+            for field in screen.query(Input):
+                field.cursor_blink = False
+            for area in screen.query(TextArea):
+                area.cursor_blink = False
         await settle(app, pilot, busy)
         now = screen_text(app)
         if now != shown:
