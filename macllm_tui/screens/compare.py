@@ -35,9 +35,9 @@ class ComparePrompt(TextArea):
     """The prompt of both: enter runs, ctrl+j begins a new line."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "screen.run", "run", priority=True),
-        Binding("ctrl+j", "newline", "line"),
-        Binding("tab", "screen.switch", "side", priority=True),
+        Binding("enter", "screen.run", "run", priority=True, tooltip="have both answer"),
+        Binding("ctrl+j", "newline", "line", tooltip="begin a new line"),
+        Binding("tab", "screen.switch", "side", priority=True, tooltip="the other side"),
     ]
 
     def action_newline(self) -> None:
@@ -51,10 +51,10 @@ class CompareScreen(Screen[Kept | None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "close"),
-        Binding("enter", "run", "run"),
-        Binding("tab", "switch", "side"),
-        Binding("shift+tab", "prompt", "prompt"),
+        Binding("escape", "leave", "close", tooltip="stop, then close"),
+        Binding("enter", "run", "run", tooltip="have both answer"),
+        Binding("tab", "switch", "side", tooltip="the other side"),
+        Binding("shift+tab", "prompt", "prompt", tooltip="back to the prompt"),
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012  (Textual declares it so)
     DEFAULT_CSS = """

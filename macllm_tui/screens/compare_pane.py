@@ -26,11 +26,11 @@ class SidePane(Vertical):
     """A side. ``run`` is what it shows; ``letter`` tells it from the other."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "screen.model", "model"),
-        Binding("s", "screen.settings", "settings"),
-        Binding("x", "screen.swap", "swap"),
-        Binding("c", "screen.copy", "copy"),
-        Binding("k", "screen.keep", "keep"),
+        Binding("m", "screen.model", "model", tooltip="the model of this side"),
+        Binding("s", "screen.settings", "settings", tooltip="the settings of this side"),
+        Binding("x", "screen.swap", "swap", tooltip="swap the sides"),
+        Binding("c", "screen.copy", "copy", tooltip="copy this reply"),
+        Binding("k", "screen.keep", "keep", tooltip="keep this reply in the chat"),
     ]
     DEFAULT_CSS = """
     SidePane { width: 1fr; }

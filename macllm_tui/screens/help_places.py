@@ -14,7 +14,7 @@ PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("WHILE FINDING", ("widgets.find_bar:FindBar",)),
     (
         "IN THE MODELS",
-        ("widgets.model_list:ModelList", "screens.models:ModelsScreen", "screens.variants:VariantsScreen"),
+        ("widgets.model_list:ModelList", "screens.models:ModelsScreen"),
     ),
     ("IN THE WELCOME", ("screens.welcome:Choices", "screens.welcome:WelcomeScreen")),
     (
@@ -41,7 +41,13 @@ PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "IN QUESTIONS",
-        ("drawers.choices:Confirm", "drawers.choices:Choose", "drawers.choices:TextInput", "drawers:Drawer"),
+        (
+            "screens.variants:VariantsScreen",
+            "drawers.choices:Confirm",
+            "drawers.choices:Choose",
+            "drawers.choices:TextInput",
+            "drawers:Drawer",
+        ),
     ),
 )
 
@@ -62,6 +68,8 @@ def place_keys() -> Iterator[PlaceKey]:
             module, _, kind = name.partition(":")
             for binding in vars(getattr(import_module(f"macllm_tui.{module}"), kind))["BINDINGS"]:
                 assert isinstance(binding, Binding)
+                if binding.id:
+                    continue  # one of the table, which a person may have moved
                 row = key_names(binding.key), binding.tooltip or binding.description
                 if row not in seen:
                     seen.add(row)

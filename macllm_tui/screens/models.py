@@ -65,16 +65,16 @@ class ModelsScreen(Screen[ModelRef | None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 Textual's own name and type
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d,space", "download", "download", key_display="d"),
-        Binding("p", "pause", "pause"),
-        Binding("c", "cancel", "cancel"),
+        Binding("p", "pause", "pause", tooltip="pause the download, or go on with it"),
+        Binding("c", "cancel", "cancel", tooltip="cancel the download"),
         Binding("delete,backspace", "delete", "delete", key_display="⌫"),
         Binding("slash", "words", "find", key_display="/"),
-        Binding("v", "variants", "quant."),
+        Binding("v", "variants", "quant.", tooltip="choose another quantization"),
         Binding("escape", "leave", "close"),
-        Binding("x", "explain", "explain"),
-        Binding("1", "section('installed')", "installed", show=False),
-        Binding("2", "section('catalogue')", "catalogue", show=False),
-        Binding("3", "section('search')", "search", show=False),
+        Binding("x", "explain", "explain", tooltip="what the model is and where it fits"),
+        Binding("1", "section('installed')", "installed", show=False, tooltip="installed models"),
+        Binding("2", "section('catalogue')", "catalogue", show=False, tooltip="the catalogue"),
+        Binding("3", "section('search')", "search", show=False, tooltip="search Hugging Face"),
         Binding("down", "to_list", "to the list", show=False),
     ]
 

@@ -52,8 +52,10 @@ class Transcript(MessageWindow):
     Transcript > #more.-shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("end,ctrl+end", "scroll_end", "End", show=False),
-        Binding("home,ctrl+home", "scroll_home", "Start", show=False),
+        Binding(
+            "end,ctrl+end", "scroll_end", "End", show=False, tooltip="to the last message, and follow it"
+        ),
+        Binding("home,ctrl+home", "scroll_home", "Start", show=False, tooltip="to the first message"),
     ]
 
     class Chosen(Message):
