@@ -79,8 +79,8 @@ async def _step(screen: ChatScreen, step: int) -> None:
     _at_rest(screen)
     branched = [entry for entry in screen.conversation.entries if entry.siblings > 1]
     chosen = screen.transcript.chosen
-    if chosen is None and not branched:
-        raise InputError("there is one version of every message here; /edit and /regenerate make another")
+    if (chosen is None and not branched) or (chosen is not None and chosen.siblings == 1):
+        raise InputError("there is one version of this message; /edit and /regenerate make another")
     entry = chosen or branched[-1]
     place = [one.message.id for one in screen.conversation.entries].index(entry.message.id)
     await screen.conversation.step_sibling(entry.message.id, step)

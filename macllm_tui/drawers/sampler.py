@@ -179,7 +179,7 @@ class SamplerDrawer(Drawer[Mapping[str, Any]]):
     unless all is reset.
     """
 
-    heading = "Sampling of this chat"
+    heading = "Sampling settings"
     BINDINGS: ClassVar[list[Any]] = [
         Binding("enter", "apply", "apply"),
         Binding("up", "move(-1)", "up", show=False),

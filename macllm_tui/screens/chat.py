@@ -369,6 +369,8 @@ class ChatScreen(Screen[None]):
         if stream is None:
             return
         async for batch in stream:
+            if not self.is_running:  # the app is being left
+                return
             for event in batch:
                 if isinstance(event, Counted):
                     counted = event.draft_tokens >= 0

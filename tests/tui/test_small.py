@@ -93,6 +93,6 @@ def test_the_whole_app_writes_colours_or_with_no_color_none(
     monkeypatch.setattr(test_themes, "PROGRAM", PROGRAM)
     environment = {} if wanted else {"NO_COLOR": "1"}
     said = test_themes.on_terminal(TERM="xterm-256color", **environment)
-    for words in ("MLA", "Sampling of this chat", "a notice", "left in good order"):
+    for words in ("MLA", "Sampling settings", "a notice", "left in good order"):
         assert words in said
     assert bool(test_themes.coloured(said)) is wanted
