@@ -116,6 +116,49 @@ def _last_asked(talk: Talk) -> int:
     return places[-1]
 
 
+def _previous(talk: Talk, rest: str, voice: Voice) -> None:
+    _step(talk, -1)
+
+
+def _next(talk: Talk, rest: str, voice: Voice) -> None:
+    _step(talk, 1)
+
+
+def _step(talk: Talk, step: int) -> None:
+    """Goes on with another version of the last message that has several."""
+    chat = _chat(talk)
+    versions = [(message.id, talk.store.siblings(message.id)) for message in reversed(talk.branch)]
+    found = next((each for each in versions if len(each[1]) > 1), None)
+    if found is None:
+        raise InputError("there is one version of every message here; /edit and /regenerate make another")
+    message, siblings = found
+    place = min(max(siblings.index(message) + step, 0), len(siblings) - 1)
+    talk.store.select(siblings[place])
+    talk.open(chat.id)
+    print(f"version {place + 1} of {len(siblings)}")
+    _show_last(talk)
+
+
+def _fork(talk: Talk, rest: str, voice: Voice) -> None:
+    _chat(talk)
+    talk.open(talk.store.fork(talk.branch[-1].id).id)
+    print("this is a new chat; the other one is as it was")
+
+
+def _find(talk: Talk, rest: str, voice: Voice) -> None:
+    if not rest:
+        raise InputError("name what to look for: /find WORDS")
+    _chat(talk)
+    lines = [line for message in talk.branch for line in message.text.splitlines()]
+    found = [line.strip() for line in lines if rest.casefold() in line.casefold()]
+    print("\n".join(f"  {line}" for line in found) or f"nothing in this chat has: {rest}")
+
+
+def _history(talk: Talk, rest: str, voice: Voice) -> None:
+    prompts = talk.store.prompts(limit=_LISTED)
+    print("\n".join(f"  {' '.join(prompt.split())}" for prompt in prompts) or "nothing was asked yet")
+
+
 def _chats(talk: Talk, rest: str, voice: Voice) -> None:
     if not rest:
         chats = talk.store.chats(limit=_LISTED)
@@ -148,6 +191,10 @@ def _by_id(talk: Talk, text: str) -> Chat | None:
 def _open(talk: Talk, chat: Chat) -> None:
     talk.open(chat.id)
     print(f"{chat.title}, {chat.messages} messages; it goes on from here")
+    _show_last(talk)
+
+
+def _show_last(talk: Talk) -> None:
     for message in talk.branch[-2:]:
         text = message.text if len(message.text) <= _LAST else "…" + message.text[-_LAST:]
         print(f"{'you' if message.role == 'user' else 'answer'}:\n{text}")
@@ -237,5 +284,10 @@ COMMANDS: Mapping[str, Run] = {
     "quit": _quit,
     "edit": _edit,
     "regenerate": _regenerate,
+    "previous": _previous,
+    "next": _next,
+    "fork": _fork,
+    "find": _find,
+    "history": _history,
     "export": _export,
 }

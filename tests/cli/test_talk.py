@@ -142,6 +142,9 @@ def test_help_is_the_apps_own(talk, capsys):
         ("/chat", "did you mean /chats?"),
         ("/compare", "/compare needs the app"),
         ("/regenerate", "nothing was said yet"),
+        ("/previous", "nothing was said yet"),
+        ("/fork", "nothing was said yet"),
+        ("/find", "/find WORDS"),
         ("/edit", "nothing was said yet"),
         ("/export", "nothing was said yet"),
         ("/rename x", "nothing was said yet"),
@@ -213,6 +216,31 @@ def test_regenerate_and_edit_stand_beside_what_was_there(talk, capsys):
     assert talk.branch[0].text == "What is the capital of Italy?" and len(talk.branch) == 2
     assert talk.branch[0].parent is None
     assert len(talk.store.siblings(talk.branch[0].id)) == 2
+
+
+def test_versions_are_stepped_through_and_a_fork_is_a_chat_of_its_own(talk, capsys):
+    talk.say(QUESTION, OUT)
+    with pytest.raises(InputError, match="one version of every message"):
+        command(talk, "/previous", capsys)
+    command(talk, "/edit What is the capital of Italy?", capsys)
+    assert command(talk, "/previous", capsys).startswith(f"version 1 of 2\nyou:\n{QUESTION}\n")
+    assert talk.branch[0].text == QUESTION
+    assert command(talk, "/previous", capsys).startswith("version 1 of 2"), "there is none before"
+    assert command(talk, "/next", capsys).startswith("version 2 of 2")
+    first = talk.chat.id
+    command(talk, "/fork", capsys)
+    assert talk.chat.id != first and [one.text for one in talk.branch] == [
+        one.text for one in talk.store.branch(first)
+    ]
+    assert len(talk.store.chats()) == 2
+
+
+def test_words_are_found_in_the_chat_and_earlier_prompts_are_listed(talk, capsys):
+    assert command(talk, "/history", capsys) == "nothing was asked yet\n"
+    talk.say(QUESTION, OUT)
+    assert command(talk, "/find CAPITAL", capsys).startswith(f"  {QUESTION}\n")
+    assert command(talk, "/find zebra", capsys) == "nothing in this chat has: zebra\n"
+    assert command(talk, "/history", capsys) == f"  {QUESTION}\n"
 
 
 def test_chats_are_listed_found_and_gone_on_with(talk, capsys):
