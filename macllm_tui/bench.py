@@ -13,10 +13,10 @@ from typing import Any
 from textual.pilot import Pilot
 
 from macllm.engine.client import EngineClient
-from macllm.engine.events import Done, Failed, Machine
-from macllm.engine.protocol import Generate, Load, ModelRef, Request
+from macllm.engine.events import Done, Failed
+from macllm.engine.protocol import Generate, Load, ModelRef
 from macllm.engine.request import Limits
-from macllm.engine.stream import Engine, Stream
+from macllm.engine.stream import Engine, EngineAround, Stream
 from macllm.errors import MacllmError
 from macllm.tokenizer.messages import Message
 from macllm_tui.app import MacllmApp, Start
@@ -154,29 +154,11 @@ def loop_lag(lags: list[float]) -> Iterator[None]:
         task.cancel()
 
 
-class _Kept:
+class _Kept(EngineAround):
     """An engine that outlives the app: both ways are measured on one process with one loaded model."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def machine(self) -> Machine | None:
-        return self._engine.machine
-
-    @property
-    def alive(self) -> bool:
-        return self._engine.alive
-
-    @property
-    def problem(self) -> str:
-        return self._engine.problem
 
     async def start(self) -> None:
         return
-
-    def submit(self, request: Request) -> Stream:
-        return self._engine.submit(request)
 
     async def close(self) -> None:
         return

@@ -129,7 +129,7 @@ def request_of(side: Side, messages: Sequence[Message], seed: int) -> Generate:
     return Generate(side.model, tuple(messages), session="", settings=settings, limits=limits)
 
 
-def effective(side: Side, ready: Ready | None) -> dict[str, Any]:
+def in_force(side: Side, ready: Ready | None) -> dict[str, Any]:
     """The settings in force: the model's own as far as they are known, and what the side changes."""
     base = ready.sampling if ready is not None else _known(side.model.sampling)
     own = {name: getattr(base, name) for name in Sampling.__dataclass_fields__ if name != "seed"}
@@ -138,7 +138,7 @@ def effective(side: Side, ready: Ready | None) -> dict[str, Any]:
 
 def draws(side: Side, ready: Ready | None) -> bool:
     """Whether chance plays a part, so that the seed matters."""
-    return float(effective(side, ready).get("temperature") or 0) > 0
+    return float(in_force(side, ready).get("temperature") or 0) > 0
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def differences(left: SideRun, right: SideRun, quantizations: tuple[str, str]) -
         Row("weights", *quantizations),
         Row("computed in", left.side.model.dtype or "", right.side.model.dtype or ""),
     ]
-    settings = effective(left.side, left.ready), effective(right.side, right.ready)
+    settings = in_force(left.side, left.ready), in_force(right.side, right.ready)
     for name in dict.fromkeys((*settings[0], *settings[1])):
         rows.append(Row(name, _shown(settings[0].get(name)), _shown(settings[1].get(name))))
     return [row for row in rows if row.left != row.right]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from macllm.units import size
+from macllm_tui.widgets.visible import with_newlines
 
 LONG = 8_000  # characters
 LINES = 200
@@ -17,8 +18,8 @@ _FILE = re.compile(r"^(`{3,})file:([^\n`]*)\n.*?^\1$", re.DOTALL | re.MULTILINE)
 
 
 def clean(text: str) -> str:
-    """Text that may be shown: line ends as here, without control characters."""
-    return _UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Text that may be typed: line ends as here, without control characters."""
+    return _UNWANTED.sub("", with_newlines(text))
 
 
 class Folds:

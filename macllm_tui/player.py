@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from textual.pilot import Pilot
 
 from macllm.chats.records import Chat
-from macllm.engine.events import Machine
 from macllm.engine.protocol import Count, Generate, Load, Request, Train
 from macllm.engine.request import Limits
-from macllm.engine.stream import Batch, Engine, Stream
+from macllm.engine.stream import Batch, Engine, EngineAround, Stream
 from macllm_tui.app import MacllmApp
 from macllm_tui.pictures import settle
 from macllm_tui.prompting import SUMMARISE, SUMMARY
@@ -25,42 +24,22 @@ _ASKING = ("start", "actions", "replies", "default")  # workers that may be wait
 Step: TypeAlias = tuple[Request, ...]  # one request, or the four of a comparison
 
 
-class Watched:
+class Watched(EngineAround):
     """An engine that notes what it is asked and how much it says."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.asked: Counter[str] = Counter()  # requests of each kind
         self.said = 0  # batches, and streams that ended
         self.open = 0  # streams that did not
-
-    @property
-    def machine(self) -> Machine | None:
-        return self._engine.machine
-
-    @property
-    def alive(self) -> bool:
-        return self._engine.alive
-
-    @property
-    def problem(self) -> str:
-        return self._engine.problem
-
-    async def start(self) -> None:
-        """See :class:`Engine`."""
-        await self._engine.start()
 
     def submit(self, request: Request) -> Stream:
         """See :class:`Engine`."""
         self.asked[type(request).__name__] += 1
         self.open += 1
-        stream = self._engine.submit(request)
+        stream = super().submit(request)
         stream.observe(self._hear)
         return stream
-
-    async def close(self) -> None:
-        """See :class:`Engine`."""
-        await self._engine.close()
 
     def _hear(self, batch: Batch | None) -> None:
         self.said += 1

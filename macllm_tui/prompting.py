@@ -34,18 +34,20 @@ def messages_of(chat: Chat, branch: Sequence[StoredMessage]) -> tuple[Message, .
     return tuple(messages)
 
 
-def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Limits]:
-    """A chat's settings as the overrides of Sampling, and Limits."""
-    names = {field.name for field in fields(Limits)}
-    limits = {name: value for name, value in settings.items() if name in names}
-    if "stop" in limits:
-        limits["stop"] = tuple(limits["stop"])
-    if "dry_breakers" in settings:
-        settings = {**settings, "dry_breakers": tuple(settings["dry_breakers"])}
-    if "logit_bias" in settings:  # JSON's keys are strings
-        bias = {int(token): value for token, value in settings["logit_bias"].items()}
-        settings = {**settings, "logit_bias": bias}
-    return {name: value for name, value in settings.items() if name not in names}, Limits(**limits)
+def split_settings(
+    settings: Mapping[str, Any], limits: Limits | None = None
+) -> tuple[dict[str, Any], Limits]:
+    """A chat's settings, as JSON kept them, as the overrides of Sampling, and Limits on top of ``limits``."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    if "logit_bias" in values:  # JSON's keys are strings
+        values["logit_bias"] = {int(token): bias for token, bias in values["logit_bias"].items()}
+    names = {field.name for field in fields(Limits)} & values.keys()
+    return (
+        {name: value for name, value in values.items() if name not in names},
+        replace(limits or Limits(), **{name: values[name] for name in names}),
+    )
 
 
 def effective(defaults: Sampling, settings: Mapping[str, Any]) -> Sampling:

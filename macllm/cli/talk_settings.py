@@ -10,19 +10,13 @@ from macllm.errors import InputError
 
 def applied(settings: Mapping[str, Any], sampling: Sampling, limits: Limits) -> tuple[Sampling, Limits]:
     """A conversation's settings on top of a model's. Raises OptionError."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-    }
-    if "logit_bias" in values:  # JSON's keys are text
-        values["logit_bias"] = {int(token): bias for token, bias in values["logit_bias"].items()}
-    theirs = {field.name for field in fields(Limits)}
-    unknown = next((name for name in values if name not in theirs and not hasattr(sampling, name)), None)
+    from macllm_tui.prompting import split_settings
+
+    values, limits = split_settings(settings, limits)
+    unknown = next((name for name in values if not hasattr(sampling, name)), None)
     if unknown is not None:
         raise InputError(f"this chat has a setting '{unknown}' that this macllm does not know; update macllm")
-    return (
-        replace(sampling, **{name: value for name, value in values.items() if name not in theirs}),
-        replace(limits, **{name: value for name, value in values.items() if name in theirs}),
-    )
+    return replace(sampling, **values), limits
 
 
 def differing(sampling: Sampling, own: Sampling) -> dict[str, Any]:

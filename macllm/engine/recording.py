@@ -16,7 +16,7 @@ from macllm.engine.events import Counted, Done, Event, Failed, Machine, Stats
 from macllm.engine.metrics import Metrics
 from macllm.engine.protocol import Count, Request
 from macllm.engine.recording_file import FORMAT, Exchange, Recording, read_recording, write_recording
-from macllm.engine.stream import Batch, Channel, Engine, Stream
+from macllm.engine.stream import Batch, Channel, Engine, EngineAround, Stream
 from macllm.engine.wire import to_json
 from macllm.errors import InputError
 
@@ -25,7 +25,7 @@ __all__ = ["Exchange", "Recorder", "Recording", "ReplayEngine", "read_recording"
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Recorder:
+class Recorder(EngineAround):
     """An engine that writes everything that passes to ``path``, a line each, as it passes.
 
     Raises InputError where the file is there already, or cannot be made. Where the disk is full say, it ends early,
@@ -33,7 +33,7 @@ class Recorder:
     """
 
     def __init__(self, engine: Engine, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._clock = clock
         self._begun = clock()
         self._last_id = 0
@@ -44,21 +44,9 @@ class Recorder:
         self.trouble = ""
         self.on_trouble: Callable[[str], object] = lambda sentence: None
 
-    @property
-    def machine(self) -> Machine | None:
-        return self._engine.machine
-
-    @property
-    def alive(self) -> bool:
-        return self._engine.alive
-
-    @property
-    def problem(self) -> str:
-        return self._engine.problem
-
     async def start(self) -> None:
         """See :class:`Engine`."""
-        await self._engine.start()
+        await super().start()
         if self._headed and self.machine is not None:  # started again, after a crash
             self._note({"events": [[0, to_json(self.machine)]], "ended": []})
         self._head()
@@ -69,7 +57,7 @@ class Recorder:
         self._last_id += 1
         number = self._last_id
         self._note({"id": number, "request": to_json(request)})
-        stream = self._engine.submit(request)
+        stream = super().submit(request)
         stream.observe(
             lambda batch: self._note(
                 {
@@ -83,7 +71,7 @@ class Recorder:
 
     async def close(self) -> None:
         """See :class:`Engine`; what the engine still says meanwhile is kept."""
-        await self._engine.close()
+        await super().close()
         file, self._file = self._file, None
         if file is not None:
             file.close()

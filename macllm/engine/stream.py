@@ -141,3 +141,34 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Ends it. What is still open fails."""
+
+
+class EngineAround:
+    """An engine that passes everything on to another; subclasses do more, or less."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def machine(self) -> Machine | None:
+        return self._engine.machine
+
+    @property
+    def alive(self) -> bool:
+        return self._engine.alive
+
+    @property
+    def problem(self) -> str:
+        return self._engine.problem
+
+    async def start(self) -> None:
+        """See :class:`Engine`."""
+        await self._engine.start()
+
+    def submit(self, request: Request) -> Stream:
+        """See :class:`Engine`."""
+        return self._engine.submit(request)
+
+    async def close(self) -> None:
+        """See :class:`Engine`."""
+        await self._engine.close()

@@ -8,7 +8,7 @@ from textual.widgets.option_list import Option
 
 from macllm.chats.async_store import AsyncStore
 from macllm_tui.drawers.filtered import FilteredDrawer
-from macllm_tui.folds import clean
+from macllm_tui.widgets.visible import visible, with_newlines
 
 _MOST = 200
 _LINE = 400  # characters of a prompt that a line may need
@@ -46,5 +46,5 @@ class PromptHistory(FilteredDrawer[str]):
 
 def one_line(text: str) -> str:
     """A text in one line, with a mark where lines end."""
-    lines = [line.strip() for line in clean(text[:_LINE]).strip().splitlines()]
+    lines = [line.strip() for line in visible(with_newlines(text[:_LINE])).strip().split("\n")]
     return " ⏎ ".join(line for line in lines if line)

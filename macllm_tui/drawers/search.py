@@ -16,8 +16,8 @@ from macllm.chats.records import Chat, Hit
 from macllm.errors import MacllmError
 from macllm_tui.drawers.choices import Confirm
 from macllm_tui.drawers.filtered import FilteredDrawer
-from macllm_tui.folds import clean
 from macllm_tui.widgets.sidebar import day_name
+from macllm_tui.widgets.visible import visible
 
 _PAGE = 100  # recent chats at a time
 _HITS = 60
@@ -79,7 +79,7 @@ class ChatSearch(FilteredDrawer[tuple[str, str | None]]):
     def _hits(self, hits: Sequence[Hit]) -> list[Option]:
         options: dict[str, Content] = {}
         for hit in hits:
-            spans = [(clean(span.text), "bold underline" if span.bold else "") for span in hit.snippet]
+            spans = [(visible(span.text), "bold underline" if span.bold else "") for span in hit.snippet]
             who = {"user": "you: ", "assistant": "reply: "}.get(hit.role, "")
             lines = [self._line(hit.chat, hit.created, "bold")]
             if hit.role != "title":
@@ -89,7 +89,7 @@ class ChatSearch(FilteredDrawer[tuple[str, str | None]]):
         return [Option(content, id=id_) for id_, content in options.items()]
 
     def _line(self, chat: Chat, when: str = "", style: str = "") -> Content:
-        self._titles[chat.id] = title = clean(chat.title).strip() or "untitled"
+        self._titles[chat.id] = title = visible(chat.title).strip() or "untitled"
         said = moment(when or chat.updated, self._now().date())
         room = max(12, self.listing.size.width - len(said) - 5)
         if cell_len(title) > room:

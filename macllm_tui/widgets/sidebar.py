@@ -11,6 +11,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from macllm.chats.records import Chat
+from macllm_tui.widgets.visible import visible
 
 
 class ChatList(OptionList):
@@ -43,7 +44,9 @@ class ChatList(OptionList):
                 mark = "▸ " if chat.id == current else "… " if chat.id in writing else "  "
                 if chat.id == current:
                     place = len(options)
-                options.append(Option(Text(mark + chat.title, no_wrap=True, overflow="ellipsis"), id=chat.id))
+                options.append(
+                    Option(Text(mark + visible(chat.title), no_wrap=True, overflow="ellipsis"), id=chat.id)
+                )
         if not options:
             options.append(Option("no chats yet", disabled=True))
         self.clear_options()

@@ -1,7 +1,8 @@
 """An engine for comparisons: two replies, played from a recording made here, with a gate to hold it anywhere."""
 
-import asyncio
 from collections.abc import Sequence
+
+from gate import Gate
 
 from macllm.engine.events import Done, Event, Failed, Loading, Machine, Prefill, Ready, Stats, Token
 from macllm.engine.metrics import Metrics
@@ -20,22 +21,6 @@ ANSWERS = (
     "A **latent** cache.",
     "MLA caches a *latent* vector for each token.\n\n```python\nq = q_b(norm(q_a(x)))\n```",
 )
-
-
-class Gate:
-    """Lets so many batches of all streams through, then holds the rest until it is opened."""
-
-    def __init__(self, batches: int = 10**9) -> None:
-        self.left = batches
-        self._open = asyncio.Event()
-
-    async def __call__(self, seconds: float) -> None:
-        self.left -= 1
-        if self.left < 0:
-            await self._open.wait()
-
-    def open(self) -> None:
-        self._open.set()
 
 
 class Engine(ReplayEngine):

@@ -236,7 +236,7 @@ async def test_titles_and_dates_fit_their_line(store: AsyncStore) -> None:
 
 
 def test_a_prompt_in_one_line() -> None:
-    assert one_line("  a\n\n b\x1b[0m\tc\n") == "a ⏎ b[0m\tc"
+    assert one_line("  a\n\n b\x1b[0m\tc\n") == "a ⏎ b␛[0m\tc"
     assert len(one_line("x" * 100_000)) < 1000
 
 

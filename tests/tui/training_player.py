@@ -1,8 +1,9 @@
 """Engines that answer Train from the recorded run or with given events, and the run taken without an engine."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
+
+from gate import Gate
 
 from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.recording import Exchange, Recording, ReplayEngine, read_recording
@@ -10,23 +11,6 @@ from macllm.engine.training_events import TrainStep
 from macllm_tui.training import TrainingRun
 
 RECORDING = Path(__file__).parent / "recordings" / "training.jsonl"
-
-
-class Gate:
-    """Lets so many batches through, then holds the rest."""
-
-    def __init__(self, batches: int = 10**9) -> None:
-        self.left = batches
-        self._open = asyncio.Event()
-
-    async def __call__(self, seconds: float) -> None:
-        self.left -= 1
-        if self.left < 0:
-            await self._open.wait()
-
-    def open(self) -> None:
-        self.left = 10**9
-        self._open.set()
 
 
 def player(gate: Gate | None = None, *others: Exchange) -> ReplayEngine:
