@@ -172,6 +172,9 @@ class MacllmApp(App[None], inherit_bindings=False):
     async def _open_store(self) -> None:
         try:
             self._store = await AsyncStore.open(self._chats)
+        except MacllmError as error:  # one can talk all the same
+            self._trouble(f"{error}. What is said now is not kept.")
+            self._store = await AsyncStore.in_memory()
         finally:
             self.opened.set()
         if self._store.set_aside is not None:

@@ -14,9 +14,9 @@ def dead_end(conversation: Conversation, reply: Reply) -> str:
     refused = reply.failure is not None and reply.message.state == "failed"
     dropped = conversation.chat is not None and conversation.chat.overflow == "drop"
     if refused and dropped:
-        return "Even without the older turns it does not fit."
+        return "Even without the older turns it does not fit; shorten the message."
     if sum(message.role == "user" for message in conversation.branch) < 2:
-        return "No older turn is there to be left out."
+        return "No older turn is there to leave out; start a new chat, or use a model with a longer context."
     return ""
 
 

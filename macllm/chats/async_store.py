@@ -29,9 +29,18 @@ class AsyncStore:
     @classmethod
     async def open(cls, path: Path | None = None) -> "AsyncStore":
         """As :meth:`Store.open`, on the thread."""
+        return await cls._opened(lambda: Store.open(path))
+
+    @classmethod
+    async def in_memory(cls) -> "AsyncStore":
+        """As :meth:`Store.in_memory`: for where chats cannot be kept."""
+        return await cls._opened(Store.in_memory)
+
+    @classmethod
+    async def _opened(cls, opening: Callable[[], Store]) -> "AsyncStore":
         thread = ThreadPoolExecutor(1, thread_name_prefix="macllm-chats")
         try:
-            store = await asyncio.get_running_loop().run_in_executor(thread, Store.open, path)
+            store = await asyncio.get_running_loop().run_in_executor(thread, opening)
         except BaseException:
             thread.shutdown(wait=False)
             raise

@@ -136,6 +136,18 @@ async def test_another_reply_that_cannot_differ_is_announced(
         assert any("comes out the same" in notice.message for notice in app._notifications) == told
 
 
+async def test_where_chats_cannot_be_kept_one_talks_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    chats = tmp_path / "file" / "chats.db"
+    async with opened(chats, reply("Hello."), reply("Again.")) as (app, pilot):
+        screen = " ".join(shown(app).split())
+        assert "not kept" in screen and "chats.db" in screen
+        await say(app, pilot, "Hi")
+        await say(app, pilot, "More")
+        assert texts(app) == ["Hi", "Hello.", "More", "Again."]
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
 async def test_a_reply_goes_on_while_another_chat_is_looked_at(chats: Path) -> None:
     gate = Gate()
     engine = ReplayEngine(
