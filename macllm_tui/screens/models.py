@@ -8,16 +8,15 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical, VerticalScroll
-from textual.screen import Screen
 from textual.widgets import Footer, Input, OptionList, Static, Tab, Tabs
 
-from macllm.engine.protocol import ModelRef
 from macllm.errors import MacllmError
 from macllm.fit import Fit
 from macllm.units import size
-from macllm_tui import model_deletion, model_refs, model_rows
+from macllm_tui import model_deletion, model_rows
 from macllm_tui.downloads import Download, Downloads
 from macllm_tui.model_rows import Facts, Row, Section
+from macllm_tui.screens.downloading import DownloadingScreen
 from macllm_tui.widgets.download_lines import DownloadLines
 from macllm_tui.widgets.model_details import details
 from macllm_tui.widgets.model_list import ModelList
@@ -39,7 +38,7 @@ _EMPTY: Mapping[Section, str] = {
 }
 
 
-class ModelsScreen(Screen[ModelRef | None]):
+class ModelsScreen(DownloadingScreen):
     """Dismissed with the model to use, or None. ``current`` is the name of the one in use."""
 
     DEFAULT_CSS = """
@@ -62,6 +61,7 @@ class ModelsScreen(Screen[ModelRef | None]):
         & #details { width: 1fr; height: 100%; max-height: 100%; border-top: none; border-left: solid $panel; }
     }
     """
+    deletes = "⌫"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 Textual's own name and type
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d,space", "download", "download", key_display="d"),
@@ -81,14 +81,13 @@ class ModelsScreen(Screen[ModelRef | None]):
     def __init__(
         self, engine: "Engine", downloads: Downloads, current: str = "", section: Section = "installed"
     ) -> None:
-        super().__init__()
-        self._engine, self._downloads, self._current = engine, downloads, current
+        super().__init__(engine, downloads)
+        self._current = current
         self._section: Section = section
         self._rows: dict[Section, list[Row]] = {}
         self._words: dict[Section, str] = {}
         self._facts: dict[str, Facts] = {}
         self._free: int | None = None
-        self._wanted = ""  # the source that is used as soon as it is here
 
     def compose(self) -> ComposeResult:
         tabs = Tabs(
@@ -111,14 +110,9 @@ class ModelsScreen(Screen[ModelRef | None]):
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
-        self._unlisten = self._downloads.listen(self._changed)
-        self._show_downloads()
         self._list.focus()
         self._watch_machine = self.set_interval(MACHINE_EVERY_S, self._see_machine)
         self._load(self._section, self._current)
-
-    def on_unmount(self) -> None:
-        self._unlisten()
 
     # -- what is shown -----------------------------------------------------------------------------------
 
@@ -162,11 +156,6 @@ class ModelsScreen(Screen[ModelRef | None]):
         if section == self._section:
             self._show_rows(chosen)
 
-    @property
-    def _taken_down(self) -> bool:
-        """Whether the screen was left: a thread or a download may still tell it something."""
-        return not self.query(DownloadLines)
-
     def _show_rows(self, chosen: str = "", sentence: str = "") -> None:
         if self._taken_down:
             return
@@ -209,14 +198,6 @@ class ModelsScreen(Screen[ModelRef | None]):
             return
         self._list.redraw(row.source)
         self._show_details()
-
-    def _say(self, sentence: str, *, failed: bool = False) -> None:
-        if self._taken_down:
-            return
-        said = self.query_one("#said", Static)
-        said.update(sentence)
-        said.set_class(bool(sentence), "shown")
-        said.set_class(failed, "failed")
 
     # -- sections and words ------------------------------------------------------------------------------
 
@@ -364,35 +345,10 @@ class ModelsScreen(Screen[ModelRef | None]):
             self._show_rows(chosen.source)
         return chosen
 
-    def _target(self) -> Download | None:
-        """The download that a key is about: the highlighted model's, else the first that is open."""
+    def target(self) -> Download | None:
+        """The highlighted model's download, else the first that is open."""
         own = self._downloads.of(self.row.source) if self.row is not None else None
-        if own is not None and own.open:
-            return own
-        return next((download for download in self._downloads.all if download.open), None)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """There is something to pause and to cancel only while something is being downloaded."""
-        return action not in ("pause", "cancel") or self._target() is not None
-
-    def action_pause(self) -> None:
-        target = self._target()
-        if target is None:
-            return
-        if target.state in ("paused", "failed"):
-            self._downloads.resume(target.source)
-        else:
-            self._downloads.pause(target.source)
-
-    def action_cancel(self) -> None:
-        target = self._target()
-        if target is None:
-            return
-        self._downloads.cancel(target.source)
-        if self._wanted == target.source:
-            self._wanted = ""
-        kept = f" The {size(target.done)} that arrived stay for another time; ⌫ deletes them."
-        self._say(f"The download of {target.name} was cancelled.{kept if target.done else ''}")
+        return own if own is not None and own.open else super().target()
 
     def action_delete(self) -> None:
         if self.row is not None:
@@ -443,20 +399,10 @@ class ModelsScreen(Screen[ModelRef | None]):
     async def _leave(self, name: str) -> None:
         await self._leave_with(name)
 
-    async def _leave_with(self, name: str) -> None:
-        try:
-            ref = await asyncio.to_thread(model_refs.resolve, name)
-        except MacllmError as error:
-            self._say(str(error), failed=True)
-            return
-        self.dismiss(ref)
-
     # -- downloads ---------------------------------------------------------------------------------------
 
-    def _changed(self, download: Download) -> None:
-        if self._taken_down:
-            return
-        self._show_downloads()
+    def changed(self, download: Download) -> None:
+        """Its row moves; one that is here is used, where that was wished."""
         self._list.redraw(download.source)
         if download.state != "done":
             return
@@ -465,10 +411,6 @@ class ModelsScreen(Screen[ModelRef | None]):
         else:
             self._say(f"{download.name} is here.")
             self._reload()
-
-    def _show_downloads(self) -> None:
-        self.refresh_bindings()
-        self.query_one(DownloadLines).show([each for each in self._downloads.all if each.open])
 
     @work(exclusive=True, group="reload")
     async def _reload(self) -> None:

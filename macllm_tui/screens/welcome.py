@@ -8,16 +8,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
-from macllm.engine.protocol import ModelRef
 from macllm.errors import MacllmError
 from macllm.units import size
-from macllm_tui import model_refs, model_rows
+from macllm_tui import model_rows
 from macllm_tui.downloads import Download, Downloads
 from macllm_tui.model_rows import Row
+from macllm_tui.screens.downloading import DownloadingScreen
 from macllm_tui.widgets.download_lines import DownloadLines
 from macllm_tui.widgets.fit_badge import badge
 
@@ -29,7 +28,7 @@ _MORE = "more"
 _OFFERED = "They are downloaded once; nothing you write leaves this machine."
 
 
-class WelcomeScreen(Screen[ModelRef | None]):
+class WelcomeScreen(DownloadingScreen):
     """Dismissed with the model to begin with, or None."""
 
     DEFAULT_CSS = """
@@ -59,10 +58,8 @@ class WelcomeScreen(Screen[ModelRef | None]):
     ]
 
     def __init__(self, engine: "Engine", downloads: Downloads) -> None:
-        super().__init__()
-        self._engine, self._downloads = engine, downloads
+        super().__init__(engine, downloads)
         self._rows: list[Row] = []
-        self._wanted = ""
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box", can_focus=False):
@@ -74,16 +71,11 @@ class WelcomeScreen(Screen[ModelRef | None]):
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
-        self._unlisten = self._downloads.listen(self._changed)
         self.query_one(OptionList).focus()
         self._say(f"No model is here yet. Choose one to begin with. {_OFFERED}")
-        self._show_downloads()
         self._offer()
         if self._engine.machine is None:
             self._watch = self.set_interval(MACHINE_EVERY_S, self._see_machine)
-
-    def on_unmount(self) -> None:
-        self._unlisten()
 
     @property
     def _limit(self) -> int | None:
@@ -150,57 +142,17 @@ class WelcomeScreen(Screen[ModelRef | None]):
         if ref is not None:
             self.dismiss(ref)
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """There is something to pause and to cancel only while something is being downloaded."""
-        return action not in ("pause", "cancel") or self._target() is not None
-
-    def action_pause(self) -> None:
-        target = self._target()
-        if target is None:
-            return
-        if target.state in ("paused", "failed"):
-            self._downloads.resume(target.source)
-        else:
-            self._downloads.pause(target.source)
-
-    def action_cancel(self) -> None:
-        target = self._target()
-        if target is None:
-            return
-        self._downloads.cancel(target.source)
-        kept = f" The {size(target.done)} that arrived stay for another time." if target.done else ""
-        self._say(f"The download was cancelled.{kept}")
-
     def action_leave(self) -> None:
         self.dismiss(None)
 
-    def _target(self) -> Download | None:
-        return next((download for download in self._downloads.all if download.open), None)
-
-    def _changed(self, download: Download) -> None:
-        if not self.query(DownloadLines):
-            return  # the screen was left
-        self._show_downloads()
+    def changed(self, download: Download) -> None:
+        """The chat begins with the one that was chosen."""
         if download.state == "done" and download.source == self._wanted and self.is_current:
             self._begin(download.name)
 
-    def _show_downloads(self) -> None:
-        self.refresh_bindings()
-        self.query_one(DownloadLines).show([each for each in self._downloads.all if each.open])
-
     @work(group="begin")
     async def _begin(self, name: str) -> None:
-        try:
-            ref = await asyncio.to_thread(model_refs.resolve, name)
-        except MacllmError as error:
-            self._say(str(error), failed=True)
-            return
-        self.dismiss(ref)
-
-    def _say(self, sentence: str, *, failed: bool = False) -> None:
-        said = self.query_one("#said", Static)
-        said.update(sentence)
-        said.set_class(failed, "failed")
+        await self._leave_with(name)
 
 
 class Choices(OptionList):
