@@ -265,7 +265,7 @@ class ModelsScreen(DownloadingScreen):
     # -- what is done ------------------------------------------------------------------------------------
 
     @on(OptionList.OptionSelected)
-    def _selected(self, event: OptionList.OptionSelected) -> None:
+    def _selected(self) -> None:
         if self.row is not None:
             self._use(self.row)
 

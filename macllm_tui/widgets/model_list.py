@@ -54,11 +54,6 @@ class ModelList(OptionList):
             found = (at for at, row in enumerate(self.rows) if chosen and chosen in (row.source, row.name))
             self.highlighted = next(found, min(before, len(self.rows) - 1))
 
-    def replace(self, at: int, row: Row) -> None:
-        """Another row in the place of one."""
-        self.rows[at] = row
-        self.replace_option_prompt_at_index(at, self._line(row))
-
     def redraw(self, source: str | None = None) -> None:
         """Draws the lines of ``source`` anew, or all."""
         for at, row in enumerate(self.rows):

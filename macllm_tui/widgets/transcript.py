@@ -97,15 +97,6 @@ class Transcript(MessageWindow):
 
     # what it shows
 
-    @property
-    def empty(self) -> str:
-        """What stands there while there is no message."""
-        return str(self._empty.content)
-
-    @empty.setter
-    def empty(self, text: str) -> None:
-        self._empty.update(text)
-
     async def show(self, entries: Sequence[Entry]) -> None:
         """Shows a chat, at its end. What it has in common with the one shown before stays as it is."""
         async with self._lock:

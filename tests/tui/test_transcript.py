@@ -34,12 +34,9 @@ async def test_an_empty_chat_says_what_to_do() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await app.transcript.show([])
         assert "Type a message. f1 shows all keys." in app.screen_text()
-        app.transcript.empty = "Choose a model with ctrl+l."
-        await pilot.pause()
-        assert "Choose a model" in app.screen_text()
         await app.transcript.append(entry(0, text="Hello"))
         await pilot.pause()
-        assert "Choose a model" not in app.screen_text()
+        assert "Type a message" not in app.screen_text()
         assert "Hello" in app.screen_text()
 
 
