@@ -65,6 +65,9 @@ class AsyncStore:
     async def chat(self, id: str) -> Chat:  # noqa: A002 (the field's name)
         return await self.call(Store.chat, id)
 
+    async def find(self, prefix: str) -> Chat:
+        return await self.call(Store.find, prefix)
+
     async def create(
         self,
         *,
