@@ -68,6 +68,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("quit", "ctrl+q", "quit", "leave; what was said is kept", slash="/quit"),
     Action("previous_message", "alt+up", "previous", "choose the message before", slash=""),
     Action("next_message", "alt+down", "next", "choose the message after"),
+    Action("page_up", "pageup", "page up", "read back by a page, also from the prompt"),
+    Action("page_down", "pagedown", "page down", "read on by a page; at the end it is followed again"),
     Action("edit", "e", "edit", "edit into a new branch", "message", "/edit"),
     Action("regenerate", "r", "again", "another reply beside this one", "message", "/regenerate"),
     Action("previous_sibling", "left_square_bracket", "‹", "the branch before", "message", "/previous"),

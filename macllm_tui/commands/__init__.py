@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, Command] = {
     "quit": views.quit_,
     "previous_message": views.previous_message,
     "next_message": views.next_message,
+    "page_up": views.page_up,
+    "page_down": views.page_down,
     "new": chats.new,
     "search": chats.search,
     "rename": chats.rename,
@@ -51,5 +53,17 @@ COMMANDS: Mapping[str, Command] = {
 
 # They ask nobody and wait for nothing, so the key after them finds what they did.
 IMMEDIATE = frozenset(
-    {"stop", "thinking", "sidebar", "metrics", "find", "previous_message", "next_message", "edit", "continue"}
+    {
+        "stop",
+        "thinking",
+        "sidebar",
+        "metrics",
+        "find",
+        "previous_message",
+        "next_message",
+        "page_up",
+        "page_down",
+        "edit",
+        "continue",
+    }
 )

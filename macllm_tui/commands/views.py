@@ -6,6 +6,7 @@ from macllm.errors import InputError
 from macllm_tui.screens.chat import ChatScreen
 from macllm_tui.themes import NAMES
 from macllm_tui.widgets.banner import Banner
+from macllm_tui.widgets.sidebar import ChatList
 
 
 async def stop(screen: ChatScreen, argument: str) -> None:
@@ -107,6 +108,22 @@ async def previous_message(screen: ChatScreen, argument: str) -> None:
 
 async def next_message(screen: ChatScreen, argument: str) -> None:
     _choose(screen, 1)
+
+
+async def page_up(screen: ChatScreen, argument: str) -> None:
+    """Reads back, wherever the keys are; only the list of chats pages itself."""
+    if (chats := screen.query_one(ChatList)).has_focus:
+        chats.action_page_up()
+    else:
+        screen.transcript.scroll_page_up(animate=False)  # a key that is held goes a page each time
+
+
+async def page_down(screen: ChatScreen, argument: str) -> None:
+    """Reads on; at the end what is written is followed again."""
+    if (chats := screen.query_one(ChatList)).has_focus:
+        chats.action_page_down()
+    else:
+        screen.transcript.scroll_page_down(animate=False)
 
 
 def _choose(screen: ChatScreen, step: int) -> None:

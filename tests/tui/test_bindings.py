@@ -55,7 +55,10 @@ def test_every_action_has_a_binding_that_can_be_moved() -> None:
 
 
 async def test_chat_keys_work_while_typing() -> None:
-    wanted = [action for action in ACTIONS if action.place == "chat" and action.key and action.id != "stop"]
+    later = {"stop", "page_up", "page_down"}  # TextArea has these keys too: the chat screen's go before it
+    wanted = [
+        action for action in ACTIONS if action.place == "chat" and action.key and action.id not in later
+    ]
     keys = [action.key.split(",")[0] for action in wanted]
     assert await pressed({}, *keys) == [action.id for action in wanted]
 

@@ -263,6 +263,33 @@ async def _next(app: MacllmApp, pilot: Pilot[None]) -> None:
     assert app.chat_screen.transcript.chosen.message.role == "assistant"
 
 
+async def _read_back(app: MacllmApp, pilot: Pilot[None]) -> float:
+    """A page up, from the prompt with what is being typed in it; where that leads."""
+    for number in range(12):
+        await say(app, pilot, f"Question {number}")
+    transcript = app.chat_screen.transcript
+    await until(pilot, lambda: transcript.max_scroll_y > 0 and transcript.scroll_y == transcript.max_scroll_y)
+    app.chat_screen.prompt.text = "being typed"
+    end = transcript.scroll_y
+    await pilot.press("pageup")
+    await until(pilot, lambda: transcript.scroll_y < end)
+    assert app.chat_screen.prompt.has_focus and app.chat_screen.prompt.text == "being typed"
+    return end
+
+
+@action("page_up")
+async def _page_up(app: MacllmApp, pilot: Pilot[None]) -> None:
+    await _read_back(app, pilot)
+    assert not app.chat_screen.transcript.following
+
+
+@action("page_down")
+async def _page_down(app: MacllmApp, pilot: Pilot[None]) -> None:
+    await _read_back(app, pilot)
+    await pilot.press("pagedown", "pagedown")
+    await until(pilot, lambda: app.chat_screen.transcript.following)
+
+
 @action("edit")
 async def _edit(app: MacllmApp, pilot: Pilot[None]) -> None:
     await say(app, pilot, "First")
