@@ -17,11 +17,12 @@ from textual.worker import Worker, active_worker
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.store import damage_sentence
+from macllm.engine.death import DIED, EngineDied
 from macllm.engine.events import Failed, Ready
 from macllm.engine.protocol import Load, ModelRef
 from macllm.engine.request import Sampling
 from macllm.engine.stream import Engine, Stream
-from macllm.errors import MacllmError
+from macllm.errors import ContextError, MacllmError
 from macllm_tui.actions import BY_ID
 from macllm_tui.bindings import called, keymap
 from macllm_tui.conversation import Conversation
@@ -286,12 +287,12 @@ class MacllmApp(App[None], inherit_bindings=False):
         return full and reply.message.state == "length"
 
     def _failed(self, event: Failed, reply: Reply | None = None) -> None:
-        if event.kind == "EngineDied":
+        if event.kind == DIED:
             kept = ". What came of the reply is kept." if reply is not None else ""
             self._banner().show(
                 f"{event.message.rstrip('.')}{kept}", severity="error", key="restart", acts="starts it again"
             )
-        elif event.kind == "ContextError" and reply is not None:
+        elif event.kind == ContextError.__name__ and reply is not None:
             self._make_room(reply, event.message)
         else:
             self._trouble(event.message)
@@ -331,7 +332,7 @@ class MacllmApp(App[None], inherit_bindings=False):
     def _watch(self) -> None:
         """Says that the engine died where nobody was waiting for it."""
         if not self.engine.alive and not self._banner().display:
-            self._failed(Failed(self.engine.problem or "the engine stopped", 1, "EngineDied"))
+            self._failed(Failed(self.engine.problem or "the engine stopped", EngineDied.exit_code, DIED))
 
     # -- screens -----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from macllm.engine.death import DIED
 from macllm.engine.events import Done, Failed, Loading, Machine, Prefill, Ready, Stats, Token
 from macllm.engine.metrics import Metrics
 
@@ -90,7 +91,7 @@ class Readings:
 
     def _failed(self, event: Failed) -> None:
         self.loading = None
-        died = event.kind == "EngineDied"
+        died = event.kind == DIED
         if died:
             self.ready = None
         self.phase = "failed" if died or self.ready is not None else "nothing"

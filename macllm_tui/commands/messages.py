@@ -5,7 +5,6 @@ from pathlib import Path
 from macllm.chats import files
 from macllm.chats.records import StoredMessage
 from macllm.errors import InputError
-from macllm_tui.bindings import called
 from macllm_tui.prompting import effective
 from macllm_tui.screens.chat import ChatScreen
 
@@ -25,14 +24,9 @@ def _target(screen: ChatScreen, role: str | None = None) -> StoredMessage:
     return found[0] if chosen is not None and role == "assistant" else found[-1]
 
 
-def _at_rest(screen: ChatScreen) -> None:
-    if screen.conversation.reply is not None:
-        raise InputError(f"the reply is still being written; {called(screen.app, 'stop')} stops it")
-
-
 async def edit(screen: ChatScreen, argument: str) -> None:
     """Puts a user's message into the prompt; sent, it becomes a branch beside the old one."""
-    _at_rest(screen)
+    screen.require_rest()
     message = _target(screen, "user")
     screen.transcript.unchoose()
     screen.begin_edit(message.text, editing=message.id)
@@ -40,7 +34,7 @@ async def edit(screen: ChatScreen, argument: str) -> None:
 
 async def continue_(screen: ChatScreen, argument: str) -> None:
     """Puts a reply into the prompt; sent, the model goes on from there."""
-    _at_rest(screen)
+    screen.require_rest()
     message = _target(screen, "assistant")
     screen.transcript.unchoose()
     screen.begin_edit(message.text, resuming=message.id)
@@ -48,7 +42,7 @@ async def continue_(screen: ChatScreen, argument: str) -> None:
 
 async def regenerate(screen: ChatScreen, argument: str) -> None:
     """Another reply beside the chosen one."""
-    _at_rest(screen)
+    screen.require_rest()
     message = _target(screen)
     screen.transcript.unchoose()
     screen.focus_prompt()
@@ -76,7 +70,7 @@ async def next_sibling(screen: ChatScreen, argument: str) -> None:
 
 
 async def _step(screen: ChatScreen, step: int) -> None:
-    _at_rest(screen)
+    screen.require_rest()
     branched = [entry for entry in screen.conversation.entries if entry.siblings > 1]
     chosen = screen.transcript.chosen
     if (chosen is None and not branched) or (chosen is not None and chosen.siblings == 1):
@@ -109,7 +103,7 @@ async def copy_code(screen: ChatScreen, argument: str) -> None:
 
 async def fork(screen: ChatScreen, argument: str) -> None:
     """A new chat with everything up to the message."""
-    _at_rest(screen)
+    screen.require_rest()
     message = _target(screen)
     await screen.conversation.fork(message.id)
     await screen.show_chat()

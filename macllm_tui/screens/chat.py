@@ -230,8 +230,7 @@ class ChatScreen(Screen[None]):
     async def _say(self, text: str) -> None:
         """Sends a message, or a new version of one; what cannot be sent is given back."""
         try:
-            if self.conversation.reply is not None:
-                raise InputError(f"the reply is still being written; {called(self.app, 'stop')} stops it")
+            self.require_rest()
             if self.conversation.model is None:
                 await self.app.choose_model()
             editing, resuming = self.editing, self.resuming
@@ -328,6 +327,11 @@ class ChatScreen(Screen[None]):
         self.editing = self.resuming = None
         self.prompt.text = ""
         self.query_one(Banner).hide()
+
+    def require_rest(self) -> None:
+        """Raises InputError while a reply is being written here."""
+        if self.conversation.reply is not None:
+            raise InputError(f"the reply is still being written; {called(self.app, 'stop')} stops it")
 
     def require_model(self) -> ModelRef:
         """The model in use. Raises InputError where there is none."""
