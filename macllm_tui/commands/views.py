@@ -113,7 +113,7 @@ async def next_message(screen: ChatScreen, argument: str) -> None:
 async def page_up(screen: ChatScreen, argument: str) -> None:
     """Reads back, wherever the keys are; only the list of chats pages itself."""
     if (chats := screen.query_one(ChatList)).has_focus:
-        chats.action_page_up()
+        await screen.app.run_action("page_up", chats)
     else:
         screen.transcript.scroll_page_up(animate=False)  # a key that is held goes a page each time
 
@@ -121,7 +121,7 @@ async def page_up(screen: ChatScreen, argument: str) -> None:
 async def page_down(screen: ChatScreen, argument: str) -> None:
     """Reads on; at the end what is written is followed again."""
     if (chats := screen.query_one(ChatList)).has_focus:
-        chats.action_page_down()
+        await screen.app.run_action("page_down", chats)
     else:
         screen.transcript.scroll_page_down(animate=False)
 

@@ -8,6 +8,7 @@ import pytest
 from simulated import READY, Gate, opened, recording, reply, say, shown, texts, until
 from textual.pilot import Pilot
 
+from macllm.chats.store import Store
 from macllm.engine.recording import ReplayEngine
 from macllm_tui.actions import ACTIONS, BY_ID
 from macllm_tui.app import MacllmApp
@@ -288,6 +289,22 @@ async def _page_down(app: MacllmApp, pilot: Pilot[None]) -> None:
     await _read_back(app, pilot)
     await pilot.press("pagedown", "pagedown")
     await until(pilot, lambda: app.chat_screen.transcript.following)
+
+
+async def test_the_list_of_chats_pages_itself(tmp_path: Path) -> None:
+    chats = tmp_path / "chats.db"
+    store = Store.open(chats)
+    for number in range(60):
+        store.create(title=f"Chat {number}")
+    store.close()
+    async with opened(chats, size=(120, 20)) as (app, pilot):
+        shown_chats = app.query_one(ChatList)
+        await until(pilot, lambda: shown_chats.option_count > 60)
+        shown_chats.focus()
+        await pilot.press("home", "pagedown")
+        await until(pilot, lambda: (shown_chats.highlighted or 0) > 5)
+        await pilot.press("pageup")
+        await until(pilot, lambda: shown_chats.highlighted == 1)  # under the name of its day
 
 
 @action("edit")
