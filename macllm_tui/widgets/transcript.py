@@ -80,7 +80,7 @@ class Transcript(MessageWindow):
         folded: bool = True,
     ) -> None:
         self._empty = Static(empty, id="empty", markup=False)
-        self._more = Static("↓ new text · end", id="more", markup=False)
+        self._more = Static("↓ new text · page down", id="more", markup=False)
         super().__init__(self._more, id=id, classes=classes)
         self._folded = folded
         self._live: MessageView | None = None
