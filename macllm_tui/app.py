@@ -328,6 +328,8 @@ class MacllmApp(App[None], inherit_bindings=False):
         self._banner().hide()
         if self.conversation.model is not None:
             await self.load(self.conversation.model)
+        else:  # it never ran
+            await self._first_model()
 
     def _watch(self) -> None:
         """Says that the engine died where nobody was waiting for it."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["waiting", "loading", "reading", "writing", "done", "length", "stopped", "failed"]
 Better: TypeAlias = Literal[-1, 0, 1]  # which side is better: the left, neither, the right
+SAME_WITHIN = 0.05  # of the larger: what two runs of the same thing differ by
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ def _sizes(name: str, left: int, right: int) -> Row:
 
 
 def _better(texts: Sequence[str], left: float, right: float, *, most: bool) -> Better:
-    """None where a value is not there, or both read the same: no noise is called better."""
-    if not all(texts) or texts[0] == texts[1]:
+    """None where a value is not there, or both are about the same: no noise is called better."""
+    if not all(texts) or abs(left - right) <= SAME_WITHIN * max(left, right):
         return 0
     return -1 if (left > right) == most else 1
 

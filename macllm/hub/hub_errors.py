@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,7 +63,7 @@ def unreachable(source: HubSource, error: BaseException) -> DownloadError:
     cause = (
         error.__cause__ if type(error).__name__ == "RevisionResolutionError" and error.__cause__ else error
     )
-    reason = " ".join(str(cause).split()) or type(cause).__name__
+    reason = re.sub(r"\[Errno -?\d+\] ", "", " ".join(str(cause).split())) or type(cause).__name__
     return DownloadError(
         f"{source}: {_hub()} cannot be reached ({reason}); check the connection and {RESUME}"
     )

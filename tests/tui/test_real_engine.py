@@ -17,9 +17,10 @@ ENDLESS = {"temperature": 0.0, "ignore_eos": True}
 async def test_the_engine_killed_in_the_middle_of_a_reply(tmp_path: Path) -> None:
     engine = EngineClient()
     start = Start(sampling=ENDLESS)
-    async with opened(
-        tmp_path / "chats.db", engine=engine, model=chatty.ref("endless"), start=start
-    ) as (app, pilot):
+    async with opened(tmp_path / "chats.db", engine=engine, model=chatty.ref("endless"), start=start) as (
+        app,
+        pilot,
+    ):
         app.chat_screen.prompt.text = "Write without end."
         await pilot.press("enter")
         await until(pilot, lambda: app.conversation.replies)
@@ -53,9 +54,10 @@ async def test_the_engine_killed_in_the_middle_of_a_reply(tmp_path: Path) -> Non
 async def test_stop_while_the_prompt_is_read_keeps_the_chat_usable(tmp_path: Path) -> None:
     engine = EngineClient()
     start = Start(sampling={**ENDLESS, "max_tokens": 3})
-    async with opened(
-        tmp_path / "chats.db", engine=engine, model=chatty.ref("endless"), start=start
-    ) as (app, pilot):
+    async with opened(tmp_path / "chats.db", engine=engine, model=chatty.ref("endless"), start=start) as (
+        app,
+        pilot,
+    ):
         app.chat_screen.prompt.text = "word " * 20_000
         await pilot.press("enter")
         await until(pilot, lambda: app.conversation.replies)
