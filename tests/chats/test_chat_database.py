@@ -343,6 +343,7 @@ def test_a_reply_being_written_here_stays_so(path):
         (f"{os.getppid()} other", timedelta(hours=1), "stopped"),  # its number came round again
         ("", timedelta(), "stopped"),
     ],
+    ids=["our number", "there", "there an hour ago", "nobody"],  # numbers differ from worker to worker
 )
 def test_who_may_still_be_writing(path, writer, age, state):
     with opened() as store:
