@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 90.0
+_NOT_THE_TERMINALS = ("TMUX", "NO_COLOR", "CI", "COLUMNS", "LINES")  # other tests' or the runner's
 
 
 class Terminal:
@@ -76,9 +77,7 @@ class Terminal:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _tmux(self, *words: str, check: bool = True) -> str:
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("TMUX", "NO_COLOR", "CI")
-        }
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_THE_TERMINALS}
         done = subprocess.run(
             ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words],
             capture_output=True,
