@@ -13,6 +13,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import RenderResult
+from textual.geometry import Size
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
@@ -146,6 +147,7 @@ class Plot(Widget):
         self._curves = tuple(curves)
         self._empty, self._x_name = empty, x_name
         self._lines: list[Strip] | None = None
+        self._drawn_at = Size(0, 0)
 
     def show(self, curves: Sequence[Curve]) -> None:
         """Other curves from now on."""
@@ -164,15 +166,12 @@ class Plot(Widget):
         super().notify_style_update()
         self._lines = None
 
-    def on_resize(self) -> None:
-        self._lines = None
-
     def render(self) -> RenderResult:
         return ""  # lines are drawn one by one below
 
     def render_line(self, y: int) -> Strip:
-        if self._lines is None:
-            self._lines = self._drawn(self.size.width, self.size.height)
+        if self._lines is None or self._drawn_at != self.size:  # a line is asked for before a resize is told
+            self._lines, self._drawn_at = self._drawn(self.size.width, self.size.height), self.size
         if y < len(self._lines):
             return self._lines[y]
         return Strip.blank(self.size.width, self.rich_style)
