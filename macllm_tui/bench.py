@@ -25,7 +25,7 @@ from macllm_tui.settings import Settings
 
 PROMPT = "Write a long story about a lighthouse keeper who learns to program, with some Python code in it."
 SIZE = (120, 40)
-_TICK_S = 0.005
+_TICK_S = 0.02  # often enough to see a stall, seldom enough to be none of the load
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from macllm_tui.readings import PHASES, Readings
 from macllm_tui.widgets.gauges import bar, cut, large, percent
 from macllm_tui.widgets.sparkline import sparkline
 
-DRAW_EVERY_S = 0.12
+DRAW_EVERY_S = 0.2  # figures come eight times a second; nobody reads them faster than this
 PRESSURE = {  # in words, and in the colour of the bar
     "normal": ("pressure normal", "$success"),
     "warn": ("pressure high", "$warning"),

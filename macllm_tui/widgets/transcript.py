@@ -19,7 +19,7 @@ from macllm_tui.widgets.window import OPENED, MessageWindow
 
 __all__ = ["Entry", "Transcript"]
 
-RATE = 30  # updates a second
+RATE = 15  # updates a second: fluent to read, and each costs the engine's machine some milliseconds
 
 
 class Transcript(MessageWindow):
