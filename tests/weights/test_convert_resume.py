@@ -1,6 +1,7 @@
 """A conversion that is interrupted, resumed, refused, split into shards; and how much memory it takes."""
 
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -288,18 +289,26 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def held_by_others() -> int:
+    """Bytes of the models that other tests of this process keep: they are in every peak."""
+    gc.collect()
+    return mx.get_active_memory()
+
+
 @pytest.mark.parametrize(
     "target", [Target(bits=4), Target(), Target(bits=8, dtype="float32"), Target(mode="mxfp8")], ids=str
 )
 def test_memory_stays_near_the_largest_matrix(target: Target, large: Path, tmp_path: Path) -> None:
     largest = 3000 * 1024 * 2  # float16
+    held = held_by_others()
     done = convert(large, tmp_path / "out", target)
     assert (large / "model.safetensors").stat().st_size > 18 * largest
     # the matrix as it is stored, and a million weights at a time in other forms
-    assert done.peak_memory_bytes < largest + 1024 * 1024 * 12
+    assert done.peak_memory_bytes - held < largest + 1024 * 1024 * 12
 
 
 def test_memory_of_expanding_stays_near_the_largest_matrix(large: Path, tmp_path: Path) -> None:
     packed = convert(large, tmp_path / "packed", Target(bits=4)).path
+    held = held_by_others()
     done = convert(packed, tmp_path / "plain", Target(dequantize=True))
-    assert done.peak_memory_bytes < 3000 * 1024 * 0.6 + 1024 * 1024 * 20
+    assert done.peak_memory_bytes - held < 3000 * 1024 * 0.6 + 1024 * 1024 * 20
