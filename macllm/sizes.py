@@ -1,9 +1,11 @@
 """Bytes by arithmetic: weights, KV cache, loading and training, before anything is downloaded or allocated."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from macllm.quantization import Quantization
-from macllm.spec import ModelSpec
+from macllm.spec import CacheSpec, KeyValues, ModelSpec
+from macllm.spec.memory import REWIND_TOKENS
 
 KEPT_WINDOWS = 2  # of tokens that a sliding cache keeps, so that rewinding within a window is exact
 ADAPTER_RANK = 8  # of the LoRA whose memory `trainable_memory` states
@@ -19,33 +21,39 @@ def weight_bytes(spec: ModelSpec, formats: Mapping[str, Quantization | None], de
 
 
 def kv_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2) -> int:
-    """Bytes of the KV cache at ``tokens`` tokens; a sliding window holds no more than its width."""
+    """Bytes of all caches at ``tokens`` tokens: a sliding window holds no more than its width, a state no more ever."""
+    if not tokens:
+        return 0
     return sum(
-        layer.mixer.kv_values_per_token * value_bytes * min(tokens, layer.mixer.window or tokens)
-        for layer in spec.layers
+        cache.values(tokens) * value_bytes if isinstance(cache, KeyValues) else cache.nbytes(value_bytes)
+        for cache in spec.caches
     )
 
 
 def held_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2, chunk: int = 512) -> int:
-    """Bytes that the caches allocate for ``tokens``: of a sliding window more than attention sees, to rewind."""
-    return sum(
-        layer.mixer.kv_values_per_token
-        * value_bytes
-        * min(tokens, KEPT_WINDOWS * layer.mixer.window + chunk if layer.mixer.window else tokens)
-        for layer in spec.layers
-    )
+    """Bytes that the caches allocate for ``tokens``: more than a step looks at, to rewind."""
+    return sum(_held(cache, tokens, value_bytes, chunk) for cache in spec.caches)
+
+
+def _held(cache: CacheSpec, tokens: int, value_bytes: int, chunk: int) -> int:
+    if isinstance(cache, KeyValues):
+        kept = KEPT_WINDOWS * cache.reach + chunk if cache.reach is not None else tokens
+        return cache.values_per_token * value_bytes * min(tokens, kept)
+    # the state, up to three checkpoints, and the inputs since the oldest
+    return 4 * cache.nbytes(value_bytes) + cache.logged * value_bytes * min(tokens, 2 * REWIND_TOKENS)
 
 
 def kv_bytes_per_token(spec: ModelSpec, value_bytes: int = 2) -> int:
-    """Bytes that one more token adds to the KV cache while every window still has room."""
-    return kv_bytes(spec, 1, value_bytes)
+    """Bytes that one more token adds to the caches while every window still has room."""
+    return sum(cache.values_per_token for cache in spec.caches if isinstance(cache, KeyValues)) * value_bytes
 
 
 def adapter_tensors(spec: ModelSpec, rank: int = ADAPTER_RANK) -> Iterator[int]:
-    """Sizes of the LoRA factors on every matrix inside the layers."""
+    """Sizes of the LoRA factors on every matrix inside the layers, of a stack one a matrix."""
     for tensor in spec.tensors():
-        if tensor.kind == "matrix" and tensor.name.startswith("layers."):
-            yield rank * sum(tensor.shape)
+        if tensor.kind in ("matrix", "stack") and tensor.name.startswith("layers."):
+            *count, outputs, inputs = tensor.shape
+            yield rank * math.prod(count) * (outputs + inputs)
 
 
 def trainable_memory(spec: ModelSpec, weights: int, tokens: int = 2048, rank: int = ADAPTER_RANK) -> int:
@@ -56,14 +64,11 @@ def trainable_memory(spec: ModelSpec, weights: int, tokens: int = 2048, rank: in
     """
     adapter = sum(adapter_tensors(spec, rank)) * 4 * 4
     boundaries = len(spec.layers) * tokens * spec.dim * 2
-    widest = max(
-        layer.channel.hidden * 3 + layer.mixer.heads * layer.mixer.head_dim * 4 + spec.dim * 4
-        for layer in spec.layers
-    )
+    widest = max(layer.working_values for layer in spec.layers) + spec.dim * 4
     return weights + adapter + boundaries + widest * tokens * 4 + 2 * 512 * spec.vocab * 4
 
 
 def working_bytes(spec: ModelSpec, weights: int, context: int, value_bytes: int = 2, chunk: int = 512) -> int:
     """Bytes to hold the weights, a cache of ``context`` tokens and one prefill chunk's activations."""
-    widest = max(layer.channel.hidden * 3 + spec.dim * 4 for layer in spec.layers)
+    widest = max(layer.working_values for layer in spec.layers) + spec.dim * 4
     return weights + held_bytes(spec, context, value_bytes, chunk) + chunk * widest * 4 + spec.vocab * 4

@@ -1,10 +1,12 @@
 """Tiny random models of every native family, written to disk by their original implementation."""
 
 import json
+import pkgutil
 import tempfile
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +25,6 @@ BASE = {
     "max_position_embeddings": 512,
     "rms_norm_eps": 1e-5,
 }
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-YARN_TUNED = {**YARN, "beta_fast": 4.0, "beta_slow": 0.5, "attention_factor": 1.3, "truncate": False}
-SLIDING, FULL = "sliding_attention", "full_attention"
-
 # What differs in the wide models, whose matrices have room for groups of up to 128 weights.
 WIDE = {
     "rope_theta": 10_000.0,  # explicit: mlx-lm has another default for qwen2
@@ -45,68 +36,27 @@ WIDE = {
     "head_dim": 16,
 }
 
-# name -> (model_type, what differs from BASE)
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", {}),
-    "llama-tied": ("llama", {"tie_word_embeddings": True}),
-    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
-    "llama-head-dim": ("llama", {"head_dim": 16}),
-    "llama-multi-head": ("llama", {"num_key_value_heads": 6}),
-    "llama-multi-query": ("llama", {"num_key_value_heads": 1}),
-    "llama3-rope": ("llama", {"rope_theta": 500000.0, "rope_scaling": LLAMA3}),
-    "llama-linear-rope": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
-    "llama-old-linear-rope": ("llama", {"rope_scaling": {"type": "linear", "factor": 3.0}}),
-    "llama-null-keys": ("llama", {"head_dim": None, "num_key_value_heads": None, "rope_scaling": None}),
-    "mistral": ("mistral", {"sliding_window": None}),
-    "mistral-window": ("mistral", {"sliding_window": 8}),
-    "mistral-wide-window": ("mistral", {"sliding_window": 64}),
-    "qwen2": ("qwen2", {}),
-    "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rope_theta": 1000000.0}),
-    "qwen2-yarn": ("qwen2", {"rope_scaling": YARN}),
-    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
-    "qwen2-layer-types": (
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": 6, "layer_types": [SLIDING, FULL, SLIDING]},
-    ),
-    "qwen3": ("qwen3", {"head_dim": 16}),
-    "qwen3-tied": ("qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
-    "qwen3-yarn": ("qwen3", {"head_dim": 16, "rope_scaling": YARN}),
-    "qwen3-yarn-tuned": ("qwen3", {"head_dim": 16, "rope_scaling": YARN_TUNED}),
-    "qwen3-biases": ("qwen3", {"head_dim": 16, "attention_bias": True}),
-    "qwen3-window": (
-        "qwen3",
-        {"head_dim": 16, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
-    ),
-    "gemma3": ("gemma3_text", {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 7}),
-    "gemma3-wide-window": (
-        "gemma3_text",
-        {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 24, "num_key_value_heads": 1},
-    ),
-    "gemma3-layer-types": (
-        "gemma3_text",
-        {"head_dim": 16, "sliding_window": 8, "layer_types": [FULL, SLIDING, SLIDING]},
-    ),
-    "gemma3-pattern": (
-        "gemma3_text",
-        {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "rope_local_base_freq": 5000.0},
-    ),
-    "gemma3-linear-rope": (  # as from 4B on
-        "gemma3_text",
-        {
-            "head_dim": 16,
-            "sliding_window": 8,
-            "num_hidden_layers": 6,
-            "rope_theta": 500000.0,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
-        },
-    ),
-    "gemma3-biases": ("gemma3_text", {"head_dim": 16, "sliding_window": 8, "attention_bias": True}),
-}
+
+
+def _all_variants() -> dict[str, Any]:
+    """The tables of every module in ``tests/variants``."""
+    import variants as package
+
+    modules = (import_module(f"variants.{found.name}") for found in pkgutil.iter_modules(package.__path__))
+    return {name: variant for module in modules for name, variant in module.VARIANTS.items()}
+
+
+# name -> (model_type, what differs from BASE), or a whole config where BASE's keys are not the family's
+VARIANTS: dict[str, tuple[str, dict[str, Any]] | dict[str, Any]] = _all_variants()
 
 
 def config_of(variant: str, *, wide: bool = False) -> dict[str, Any]:
     """The variant's config, in the form repositories carry."""
-    model_type, changes = VARIANTS[variant]
+    found = VARIANTS[variant]
+    if isinstance(found, dict):
+        assert not wide, "a wide variant is made of BASE"
+        return deepcopy(found)
+    model_type, changes = found
     return {**BASE, "model_type": model_type, **changes, **(WIDE if wide else {})}
 
 

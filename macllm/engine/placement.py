@@ -60,10 +60,13 @@ def compute_backend(backend: Backend, spec: ModelSpec | None, half: str | None, 
 
 def _as_stored(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, value_bytes: int) -> int:
     """Bytes of the weights where packed ones stay packed; plain ones are held in the compute type."""
+    matrices = {tensor.name for tensor in spec.tensors() if tensor.quantizable}
     present = set(checkpoint.names())
     total = 0
-    for tensor in spec.tensors():
-        stored = naming.stored(tensor.name)
-        plain = tensor.size * value_bytes
-        total += min(checkpoint.nbytes(stored), plain) if stored in present and tensor.quantizable else plain
+    for relation in naming.relations():
+        plain = sum(tensor.size for tensor in relation.canonical) * value_bytes
+        if relation.canonical[0].name in matrices and present.issuperset(relation.stored):
+            total += min(sum(map(checkpoint.nbytes, relation.stored)), plain)
+        else:
+            total += plain
     return total

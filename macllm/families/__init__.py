@@ -1,22 +1,20 @@
-"""Model families: pure functions from a Hugging Face config to a ``ModelSpec``, by ``model_type``."""
+"""Model families: pure functions from a Hugging Face config to a ``ModelSpec``, by ``model_type``.
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+Every module of this folder is read; a function that is marked ``@family("model_type")`` is a family.
+"""
+
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 from macllm.errors import ConfigError
-from macllm.families import gemma, llama, qwen
 from macllm.families.config import Config
+from macllm.families.registry import FAMILIES
 from macllm.spec import ModelSpec
 
-Family: TypeAlias = Callable[[Config], ModelSpec]
-
-FAMILIES: dict[str, Family] = {
-    "llama": llama.llama,
-    "mistral": llama.mistral,
-    "qwen2": qwen.qwen2,
-    "qwen3": qwen.qwen3,
-    "gemma3_text": gemma.gemma3_text,
-}
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 
 def is_native(config: Mapping[str, Any]) -> bool:

@@ -3,13 +3,35 @@
 from typing import Any
 
 from macllm.families.config import LAYER_KINDS, Config
-from macllm.spec import MLP, Activation, Attention, Layer, ModelSpec
+from macllm.families.names import Table, names, standard
+from macllm.spec import MLP, Activation, Attention, Layer, ModelSpec, MoE, Norm, QKNorm
 
-_ACTIVATIONS: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
 
-def attention(c: Config, *, bias: bool = False, out_bias: bool = False, qk_norm: bool = False) -> Attention:
-    """Full attention with rope over the whole head."""
+def rms_norm(c: Config, key: str = "rms_norm_eps", default: float = 1e-6) -> Norm:
+    """RMSNorm with the config's epsilon."""
+    return Norm("rms", c.number(key, default))
+
+
+def attention(
+    c: Config,
+    *,
+    bias: bool = False,
+    out_bias: bool = False,
+    qk_norm: QKNorm | None = None,
+    partial: float | None = None,
+    interleaved: bool = False,
+) -> Attention:
+    """Full attention with rope; ``partial`` and ``interleaved`` as in :meth:`Config.rope`."""
     dim, heads = c.integer("hidden_size"), c.integer("num_attention_heads")
     if c.get("head_dim") is None and dim % heads:
         raise c.unsupported("num_attention_heads", heads, f"a divisor of hidden_size={dim}")
@@ -25,30 +47,73 @@ def attention(c: Config, *, bias: bool = False, out_bias: bool = False, qk_norm:
         kv_heads,
         head_dim,
         scale=head_dim**-0.5,
-        rope=c.rope(head_dim, base=c.number("rope_theta", 10_000.0)),
+        rope=c.rope(
+            head_dim, base=c.number("rope_theta", 10_000.0), partial=partial, interleaved=interleaved
+        ),
         bias=bias,
         out_bias=out_bias,
         qk_norm=qk_norm,
-        norm_eps=c.number("rms_norm_eps", 1e-6),
     )
 
 
-def mlp(c: Config, *, bias: bool = False, activation_key: str = "hidden_act", expected: str = "silu") -> MLP:
-    """Gated feed-forward with the family's one activation."""
-    name = c.only(activation_key, [expected], expected)
-    return MLP(c.integer("hidden_size"), c.integer("intermediate_size"), _ACTIVATIONS[name], bias)
+def mlp(
+    c: Config,
+    *,
+    bias: bool = False,
+    gated: bool = True,
+    activation_key: str = "hidden_act",
+    expected: str | tuple[str, ...] = "silu",
+    hidden: int | None = None,
+) -> MLP:
+    """Feed-forward with one of the family's activations, the first of ``expected`` by default."""
+    choices = (expected,) if isinstance(expected, str) else expected
+    name = c.only(activation_key, choices, choices[0])
+    width = hidden if hidden is not None else c.integer("intermediate_size")
+    return MLP(c.integer("hidden_size"), width, ACTIVATIONS[name], gated, bias)
 
 
-def model(c: Config, layers: list[Layer], *, tied: bool = False, **fields: Any) -> ModelSpec:
-    """A ``ModelSpec`` from the keys every config has; ``tied`` is the family's default."""
+def moe(
+    c: Config,
+    *,
+    experts_key: str = "num_experts",
+    hidden_key: str = "moe_intermediate_size",
+    **fields: Any,
+) -> MoE:
+    """Experts with the family's activation; ``fields`` say how the router scores and chooses."""
+    experts, top_k = c.integer(experts_key), c.integer("num_experts_per_tok")
+    if top_k > experts:
+        raise c.unsupported("num_experts_per_tok", top_k, f"at most {experts_key}={experts}")
+    name = c.only("hidden_act", ["silu"], "silu")
+    c.flag("output_router_logits")
+    return MoE(
+        c.integer("hidden_size"), c.integer(hidden_key), experts, top_k, ACTIVATIONS[name], **fields
+    )
+
+
+def model(
+    c: Config,
+    layers: list[Layer],
+    *,
+    tied: bool = False,
+    table: Table | None = None,
+    ignored: tuple[str, ...] = (),
+    **fields: Any,
+) -> ModelSpec:
+    """A ``ModelSpec`` from the keys every config has; ``tied`` is the family's default.
+
+    ``table`` says what is named otherwise than in most checkpoints; the final norm is the layers' unless given.
+    """
+    tied = c.flag("tie_word_embeddings", tied)
+    table = standard(layers[0].placement) | (table or {})
     return ModelSpec(
         family=c.family,
         vocab=c.integer("vocab_size"),
         dim=c.integer("hidden_size"),
         layers=tuple(layers),
-        max_context=c.integer("max_position_embeddings"),
-        norm_eps=c.number("rms_norm_eps", 1e-6),
-        tied=c.flag("tie_word_embeddings", tied),
+        max_context=fields.pop("max_context", None) or c.integer("max_position_embeddings"),
+        norm=fields.pop("norm", layers[0].norm),
+        tied=tied,
+        names=names(table, tied=tied, ignored=ignored),
         **fields,
     )
 

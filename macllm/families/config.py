@@ -103,25 +103,33 @@ class Config:
                     "model computes; remove the key if it has no effect, or use a newer macllm"
                 )
 
-    def rope(self, dims: int, *, base: float, kind: str | None = None) -> Rope:
-        """The rotary embedding over ``dims``, in either form of config.
+    def rope(
+        self, dims: int, *, base: float, kind: str | None = None, partial: float | None = None, interleaved: bool = False
+    ) -> Rope:
+        """The rotary embedding of heads of ``dims``, in either form of config.
 
         Repositories carry ``rope_theta`` (``base``) and ``rope_scaling``; transformers 5 writes
         ``rope_parameters`` with both inside, for models with several kinds of layer one mapping a ``kind``.
+        ``partial`` is the share of a head that turns where the config does not say; None: always all of it.
         """
-        self.only("partial_rotary_factor", [1.0], 1.0)
+        share = self._share(partial)
         parameters = self.mapping("rope_parameters")
         if not parameters:
-            return Rope(
-                dims, base, self._scaling(self._within("rope_scaling", self.mapping("rope_scaling")), dims)
-            )
+            turned = int(dims * share)
+            within = self._within("rope_scaling", self.mapping("rope_scaling"))
+            return Rope(turned, base, self._scaling(within, turned), interleaved)
         within = self._within("rope_parameters", parameters)
         if kind is not None:
             if unknown := set(parameters) - set(LAYER_KINDS):
                 raise self.unsupported("rope_parameters", sorted(unknown), f"one mapping for {kind!r}")
             within = self._within(f"rope_parameters.{kind}", within.mapping(kind))
-        within.only("partial_rotary_factor", [1.0], 1.0)
-        return Rope(dims, within.number("rope_theta", base), self._scaling(within, dims))
+        turned = int(dims * within._share(share if partial is not None else None))
+        return Rope(turned, within.number("rope_theta", base), self._scaling(within, turned), interleaved)
+
+    def _share(self, partial: float | None) -> float:
+        if partial is None:
+            self.only("partial_rotary_factor", [1.0], 1.0)
+        return self.number("partial_rotary_factor", partial or 1.0)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         """A JSON object; empty where missing or null."""
@@ -153,16 +161,28 @@ class Config:
         return values.integer("original_max_position_embeddings", self.integer("max_position_embeddings"))
 
     def _yarn(self, values: "Config") -> YarnScaling:
-        for name in ("mscale", "mscale_all_dim"):
-            values.only(name, [0], 0)
+        factor = values.number("factor")
+        stated = values.get("attention_factor")
+        mscale, all_dim = values.get("mscale"), values.get("mscale_all_dim")
+        attention = values.number("attention_factor") if stated is not None else None
+        if attention is None and mscale and all_dim:
+            attention = _mscale(factor, values.number("mscale")) / _mscale(
+                factor, values.number("mscale_all_dim")
+            )
         return YarnScaling(
-            values.number("factor"),
+            factor,
             self._original_context(values),
             values.number("beta_fast", 32.0),
             values.number("beta_slow", 1.0),
-            values.number("attention_factor") if values.get("attention_factor") is not None else None,
+            attention,
             values.flag("truncate", True),
+            _mscale(factor, values.number("mscale_all_dim")) ** 2 if all_dim else 1.0,
         )
+
+
+def _mscale(factor: float, weight: float) -> float:
+    """YaRN's temperature for a context ``factor`` times as long, by DeepSeek's weights."""
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _table(values: Config, count: int) -> TableScaling:

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
-from macllm.families.blocks import attention, layer_kinds, mlp, model
+from macllm.families.blocks import attention, layer_kinds, mlp, model, rms_norm
 from macllm.families.config import Config
-from macllm.spec import Attention, Layer, ModelSpec
+from macllm.families.registry import family
+from macllm.spec import Attention, Layer, ModelSpec, QKNorm
 
 _MISSING = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
 
 
+@family("qwen2")
 def qwen2(c: Config) -> ModelSpec:
     """Qwen2 and Qwen2.5: Llama with biases on q, k and v."""
     c.where_missing(**_MISSING)
@@ -16,11 +18,12 @@ def qwen2(c: Config) -> ModelSpec:
     return model(c, _layers(c, attention(c, bias=True)))
 
 
+@family("qwen3")
 def qwen3(c: Config) -> ModelSpec:
     """Qwen3: no biases, RMSNorm on each head of q and k."""
     c.where_missing(**_MISSING, head_dim=128)
     bias = c.flag("attention_bias")
-    mixer = attention(c, bias=bias, out_bias=bias, qk_norm=True)
+    mixer = attention(c, bias=bias, out_bias=bias, qk_norm=QKNorm(rms_norm(c)))
     return model(c, _layers(c, mixer))
 
 
@@ -35,5 +38,7 @@ def _layers(c: Config, mixer: Attention) -> list[Layer]:
     if "sliding_attention" in kinds and window is None:
         raise c.unsupported("use_sliding_window", on, "true, since layer_types has 'sliding_attention'")
     sliding = replace(mixer, window=c.integer("sliding_window")) if window is not None else mixer
-    channel = mlp(c)
-    return [Layer(sliding if kind == "sliding_attention" else mixer, channel) for kind in kinds]
+    channel, norm = mlp(c), rms_norm(c)
+    return [
+        Layer(sliding if kind == "sliding_attention" else mixer, channel, norm=norm) for kind in kinds
+    ]

@@ -1,62 +1,163 @@
-"""Scaled dot-product attention: MLX's kernel, or plain operations on the devices where it has none.
+"""Scaled dot-product attention: MLX's kernel, or plain operations where it has none.
 
-On CPU MLX falls back to its own composition, which repeats keys for grouped queries, computes all of a causal
-mask's upper half and takes slow exponentials; :func:`composed` does none of that.
+No mask of all queries by all keys is ever made. Where a mask is needed, queries are taken in blocks, and a block
+sees no more keys than its window or chunk reaches, so that time and memory of a sliding window grow with the
+prompt and not with its square.
+
+On x86 CPUs MLX falls back to its own composition, which repeats keys for grouped queries, computes all of a causal
+mask's upper half and takes slow exponentials; :func:`composed` does none of that. It is also what soft-capped scores
+take everywhere, since no kernel has them.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import mlx.core as mx
 
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
-from macllm.nn.masks import Mask
+from macllm.nn.step import Step
 
-Attend: TypeAlias = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
+Mask: TypeAlias = mx.array | Literal["causal"] | None  # booleans (L, S), or a bias that is added to the scores
 
-_BLOCK = 128  # queries that share one range of keys: what they see beyond their own past is masked
-
-
-def attend_function() -> Attend:
-    """The fastest of the two for the default device."""
-    return composed if slow_exponential() else fused
+_CPU_BLOCK, _GPU_BLOCK = 128, 512  # queries that share one range of keys
 
 
-def fused(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask) -> mx.array:
-    """(B, H, L, d) over (B, K, S, d) to (B, H, L, d), H a multiple of K."""
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+@dataclass(frozen=True)
+class Scores:
+    """What becomes of the scores: how far a query sees, and what is done before softmax."""
+
+    scale: float
+    window: int | None = None
+    chunk: int | None = None
+    softcap: float | None = None
+    slopes: tuple[float, ...] | None = None  # ALiBi, one a head
 
 
-def composed(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask) -> mx.array:
-    """:func:`fused` in plain operations; a causal mask's blocks look at their own past only."""
-    if q.dtype != mx.float32:
-        return fused(q, k, v, scale, mask)  # half precision wants its sums in float32, as MLX does them
-    q = q * (scale * LOG2_E)  # powers of two below
-    length, keys = q.shape[2], k.shape[2]
-    if mask is None:
-        return _block(q, k, v, None)
-    if not isinstance(mask, str):
-        return _block(q, k, v, mx.where(mask, 0.0, -mx.inf).astype(q.dtype))
-    parts = []
-    for start in range(0, length, _BLOCK):
-        end = min(start + _BLOCK, length)
-        seen = keys - length + end
-        parts.append(_block(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], _causal(end - start, seen)))
-    return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+class Attend:
+    """Attention with one kind of scores; the faster of the two ways for the default device."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self._composed = slow_exponential() or scores.softcap is not None
+        self._block = _CPU_BLOCK if mx.default_device() == mx.cpu else _GPU_BLOCK
+
+    def __call__(
+        self, q: mx.array, k: mx.array, v: mx.array, step: Step, sinks: mx.array | None = None
+    ) -> mx.array:
+        """(B, H, L, d) over (B, K, S, d) and (B, K, S, e) to (B, H, L, e), H a multiple of K; sinks (H,).
+
+        The keys are the last S of the sequence, the queries' own the last of them.
+        """
+        parts = [
+            self._one(q[:, :, rows.start : rows.stop], k[:, :, seen], v[:, :, seen], mask, sinks)
+            for rows, seen, mask in self._blocks(q.shape[2], k.shape[2], step)
+        ]
+        return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+
+    def _one(
+        self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None
+    ) -> mx.array:
+        scores = self._scores
+        if self._composed:
+            return composed(q, k, v, scores.scale, mask, scores.softcap, sinks)
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scores.scale, mask=mask, sinks=sinks)
+
+    def _blocks(self, length: int, keys: int, step: Step) -> Iterator[tuple[range, slice, Mask]]:
+        """Queries, the keys they see (both counted within q and k) and their mask."""
+        scores = self._scores
+        first = step.offset + step.length - keys  # of the keys, in the sequence
+        plain = scores.slopes is None and step.padding is None
+        within = scores.window is None and scores.chunk is None
+        if plain and (length == 1 or within) and not self._composed:
+            start = self._start(step.offset, first) if length == 1 else 0
+            yield range(length), slice(start, None), None if length == 1 else "causal"
+            return
+        for start in range(0, length, self._block):
+            rows = range(start, min(start + self._block, length))
+            queries = range(step.offset + rows.start, step.offset + rows.stop)
+            low = self._start(queries.start, first) if step.padding is None or scores.chunk is None else 0
+            seen = range(first + low, queries.stop)
+            yield rows, slice(low, low + len(seen)), self._mask(queries, seen, step)
+
+    def _start(self, query: int, first: int) -> int:
+        """Where, in the keys from ``first`` on, those begin that a query and the ones after it may see."""
+        scores = self._scores
+        if scores.window is not None:
+            return max(0, query - scores.window + 1 - first)
+        return max(0, query - query % scores.chunk - first) if scores.chunk is not None else 0
+
+    def _mask(self, queries: range, seen: range, step: Step) -> Mask:
+        scores = self._scores
+        if scores.slopes is None and step.padding is None:
+            if len(queries) == 1:
+                return None  # all that was cut out for it
+            out_of_reach = scores.window is not None and queries[-1] - scores.window >= seen.start
+            crossing = scores.chunk is not None and queries.start // scores.chunk != queries[-1] // scores.chunk
+            if not out_of_reach and not crossing:
+                return "causal"
+        mask = step.mask(queries, seen, scores.window, scores.chunk)
+        if scores.slopes is None:
+            return mask
+        slopes = mx.array(scores.slopes)[:, None, None]  # (H, 1, 1)
+        return mx.where(mask, -slopes * step.distances(queries, seen), -mx.inf)
 
 
-def _block(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.array:
-    """Softmax attention in base two, ``bias`` (L, S) added; the query heads of a group are rows of one product."""
+def fused(
+    q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask, sinks: mx.array | None = None
+) -> mx.array:
+    """(B, H, L, d) over (B, K, S, d) to (B, H, L, d), H a multiple of K, by MLX's kernel."""
+    if isinstance(mask, mx.array) and mask.dtype != mx.bool_:
+        mask = mask.astype(q.dtype)
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+
+
+def composed(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    scale: float,
+    mask: Mask,
+    softcap: float | None = None,
+    sinks: mx.array | None = None,
+) -> mx.array:
+    """:func:`fused` in plain operations, with scores that become ``cap * tanh(score / cap)`` (Gemma 2).
+
+    Softmax is in base two; the query heads of a group are rows of one product.
+    """
+    if q.dtype != mx.float32 and softcap is None:
+        return fused(q, k, v, scale, mask, sinks)  # half precision wants its sums in float32, as MLX does them
     batch, heads, length, width = q.shape
-    kv_heads = k.shape[1]
+    kv_heads, keys = k.shape[1], k.shape[2]
     group = heads // kv_heads
-    rows = q.reshape(batch, kv_heads, group * length, width)  # (B, K, G L, d)
-    scores = rows @ k.swapaxes(2, 3)  # (B, K, G L, S)
-    if bias is not None:
-        scores = (scores.reshape(batch, kv_heads, group, length, -1) + bias).reshape(scores.shape)
-    weights = exp2(scores - mx.max(scores, axis=-1, keepdims=True))
-    y = weights @ v / mx.sum(weights, axis=-1, keepdims=True)  # divided after the product: fewer values
-    return y.reshape(batch, heads, length, width)
+    rows = (q * (scale if softcap is not None else scale * LOG2_E)).reshape(batch, kv_heads, -1, width)
+    scores = (rows @ k.swapaxes(2, 3)).astype(mx.float32)  # (B, K, G L, S)
+    if softcap is not None:
+        scores = mx.tanh(scores / softcap) * (softcap * LOG2_E)
+    if mask is not None:
+        bias = _bias(mask, length, keys)
+        apart = scores.reshape(batch, heads, length, keys) if bias.ndim > 2 else (
+            scores.reshape(batch, kv_heads, group, length, keys)
+        )
+        scores = (apart + bias).reshape(batch, kv_heads, group * length, keys)
+    highest = mx.max(scores, axis=-1, keepdims=True)
+    if sinks is None:
+        weights = exp2(scores - highest)
+        total = mx.sum(weights, axis=-1, keepdims=True)
+    else:
+        sink = mx.repeat(sinks.reshape(kv_heads, group).astype(mx.float32) * LOG2_E, length, axis=1)[..., None]
+        highest = mx.maximum(highest, sink)
+        weights = exp2(scores - highest)
+        total = mx.sum(weights, axis=-1, keepdims=True) + exp2(sink - highest)
+    y = weights.astype(v.dtype) @ v / total.astype(v.dtype)  # divided after the product: fewer values
+    return y.reshape(batch, heads, length, -1)
+
+
+def _bias(mask: mx.array | str, queries: int, keys: int) -> mx.array:
+    """What a mask adds to scores in base two: (L, S), (B, 1, L, S) or (H, L, S)."""
+    if isinstance(mask, str):
+        return _causal(queries, keys)
+    return mx.where(mask, 0.0, -mx.inf) if mask.dtype == mx.bool_ else mask * LOG2_E
 
 
 def _causal(queries: int, keys: int) -> mx.array:

@@ -1,14 +1,16 @@
-"""Softmax attention over a cache: multi-head, grouped-query, multi-query; full or sliding window."""
+"""Softmax attention over a cache: multi-head, grouped-query, multi-query; full, sliding window or chunked."""
+
+from collections.abc import Sequence
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.attend import attend_function
+from macllm.nn.attend import Attend, Scores
 from macllm.nn.cache import AttentionCache
-from macllm.nn.masks import Mask
-from macllm.nn.norm import RMSNorm
+from macllm.nn.norm import AnyNorm, make_norm
 from macllm.nn.parameters import Parameters
 from macllm.nn.rope import rotary
+from macllm.nn.step import Step
 from macllm.spec import Attention
 
 
@@ -18,31 +20,59 @@ class AttentionBlock(Module):
     def __init__(self, spec: Attention, parameters: Parameters, prefix: str) -> None:
         super().__init__()
         self.spec = spec
-        self.qkv = parameters.linear(prefix, "q", "k", "v", bias=spec.bias)
+        self.qkv = parameters.linear(prefix, *spec.projections, bias=spec.bias)
         self.o = parameters.linear(prefix, "o", bias=spec.out_bias)
         self.rope = rotary(spec.rope) if spec.rope is not None else None
-        self._attend = attend_function()
-        self._heads = spec.heads + 2 * spec.kv_heads
+        self._attend = Attend(Scores(spec.scale, spec.window, spec.chunk, spec.softcap, spec.slopes))
+        self._heads = sum(spec.projections.values())
         self._rotated = spec.heads + spec.kv_heads
-        if spec.qk_norm:
-            self.q_norm = RMSNorm(parameters.vector(f"{prefix}.q_norm.weight"), spec.norm_eps)
-            self.k_norm = RMSNorm(parameters.vector(f"{prefix}.k_norm.weight"), spec.norm_eps)
+        if spec.qk_norm is not None:
+            self.q_norm = make_norm(spec.qk_norm.norm, parameters, f"{prefix}.q_norm")
+            self.k_norm = make_norm(spec.qk_norm.norm, parameters, f"{prefix}.k_norm")
+        if spec.sinks:
+            self.sinks = parameters.vector(f"{prefix}.sinks")
 
-    def __call__(self, x: mx.array, mask: Mask, cache: AttentionCache | None) -> mx.array:
+    def __call__(self, x: mx.array, step: Step, caches: Sequence[AttentionCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
         spec = self.spec
         batch, length, _ = x.shape
-        qkv = (
-            self.qkv(x).reshape(batch, length, self._heads, spec.head_dim).swapaxes(1, 2)
-        )  # (B, H + 2K, L, d)
-        qk, v = mx.split(qkv, [self._rotated], axis=1)
-        if spec.qk_norm:
-            q, k = mx.split(qk, [spec.heads], axis=1)
-            qk = mx.concatenate([self.q_norm(q), self.k_norm(k)], axis=1)
-        if self.rope is not None:
-            qk = self.rope(qk, cache.offset if cache is not None else 0)
-        q, k = mx.split(qk, [spec.heads], axis=1)  # (B, H, L, d), (B, K, L, d)
-        if cache is not None:
-            k, v = cache.update(k, v)
-        y = self._attend(q, k, v, spec.scale, mask)
+        qkv = self.qkv(x)
+        if spec.clip is not None:
+            qkv = mx.clip(qkv, -spec.clip, spec.clip)
+        heads = qkv.reshape(batch, length, self._heads, spec.head_dim).swapaxes(1, 2)  # (B, H + 2K, L, d)
+        gate = None
+        if spec.gated:
+            heads, gate = mx.split(heads, [self._rotated + spec.kv_heads], axis=1)
+        qk, v = mx.split(heads, [self._rotated], axis=1)
+        q, k = self._placed(qk, step)  # (B, H, L, d), (B, K, L, d)
+        if caches:
+            k, v = caches[0].update(k, v)
+        y = self._attend(q, k, v, step, self.get("sinks"))
+        if gate is not None:
+            y = y * mx.sigmoid(gate)
         return self.o(y.swapaxes(1, 2).reshape(batch, length, -1))
+
+    def _placed(self, qk: mx.array, step: Step) -> tuple[mx.array, mx.array]:
+        """Queries and keys, normalized and turned."""
+        norm, heads = self.spec.qk_norm, self.spec.heads
+        if norm is not None and not norm.after_rope:
+            qk = self._normalized(qk)
+        if self.rope is not None:
+            qk = self.rope(qk, step.position)
+        if norm is not None and norm.after_rope:
+            qk = self._normalized(qk)
+        q, k = mx.split(qk, [heads], axis=1)
+        return q, k
+
+    def _normalized(self, qk: mx.array) -> mx.array:
+        q, k = mx.split(qk, [self.spec.heads], axis=1)
+        if self.spec.qk_norm is not None and self.spec.qk_norm.over == "all":
+            return mx.concatenate([_over_all(self.q_norm, q), _over_all(self.k_norm, k)], axis=1)
+        return mx.concatenate([self.q_norm(q), self.k_norm(k)], axis=1)
+
+
+def _over_all(norm: AnyNorm, heads: mx.array) -> mx.array:
+    """A norm over all heads (B, H, L, d) of a token as one vector."""
+    batch, count, length, width = heads.shape
+    flat = norm(heads.swapaxes(1, 2).reshape(batch, length, -1))
+    return flat.reshape(batch, length, count, width).swapaxes(1, 2)

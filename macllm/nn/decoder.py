@@ -5,34 +5,49 @@ from collections.abc import Callable, Iterator, Sequence
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.attention import AttentionBlock
-from macllm.nn.cache import AttentionCache, make_caches
+from macllm.nn.blocks import channel_block, mixer_block
+from macllm.nn.cache import LayerCache, make_caches
 from macllm.nn.linear import Linear, PackedLinear
-from macllm.nn.masks import Mask, attention_mask
-from macllm.nn.mlp import MLPBlock
-from macllm.nn.norm import RMSNorm
+from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
+from macllm.nn.stack import Stack
+from macllm.nn.step import Step
 from macllm.nn.stored import Dense, Stored
 from macllm.spec import Layer, ModelSpec
 
 
 class LayerBlock(Module):
-    """A mixer and a channel block, each with its norms and its residual."""
+    """A mixer and a channel block, each with its norms and its residual; either may be missing."""
 
-    def __init__(self, spec: ModelSpec, layer: Layer, parameters: Parameters, prefix: str) -> None:
+    def __init__(self, layer: Layer, parameters: Parameters, prefix: str) -> None:
         super().__init__()
-        self.mixer = AttentionBlock(layer.mixer, parameters, f"{prefix}.mixer")
-        self.channel = MLPBlock(layer.channel, parameters, f"{prefix}.channel")
+        self._mixer_caches = len(layer.mixer.caches) if layer.mixer is not None else 0
+        if layer.mixer is not None:
+            self.mixer = mixer_block(layer.mixer, parameters, f"{prefix}.mixer")
+        if layer.channel is not None:
+            self.channel = channel_block(layer.channel, parameters, f"{prefix}.channel")
         for norm in layer.norms:
-            self[norm] = RMSNorm(parameters.vector(f"{prefix}.{norm}.weight"), spec.norm_eps)
-        self._sandwich = layer.placement == "sandwich"
+            self[norm] = make_norm(layer.norm, parameters, f"{prefix}.{norm}")
+        self._parallel = layer.placement in ("parallel", "parallel_two")
+        self._scale = layer.residual_scale
 
-    def __call__(self, x: mx.array, mask: Mask, cache: AttentionCache | None) -> mx.array:
+    def __call__(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
         """(B, L, D) to (B, L, D)."""
-        y = self.mixer(self.mixer_norm(x), mask, cache)
-        x = x + (self.mixer_post_norm(y) if self._sandwich else y)
-        y = self.channel(self.channel_norm(x))
-        return x + (self.channel_post_norm(y) if self._sandwich else y)
+        if self._parallel:
+            h = self.mixer_norm(x)
+            y = self.mixer(h, step, caches)
+            y = y + self.channel(self.channel_norm(x) if "channel_norm" in self else h)
+            return x + self._scaled(y)
+        if "mixer" in self:
+            y = self.mixer(self.mixer_norm(x) if "mixer_norm" in self else x, step, caches)
+            x = x + self._scaled(self.mixer_post_norm(y) if "mixer_post_norm" in self else y)
+        if "channel" in self:
+            y = self.channel(self.channel_norm(x) if "channel_norm" in self else x)
+            x = x + self._scaled(self.channel_post_norm(y) if "channel_post_norm" in self else y)
+        return x
+
+    def _scaled(self, y: mx.array) -> mx.array:
+        return y if self._scale == 1.0 else y * self._scale
 
 
 class Decoder(Module):
@@ -44,66 +59,82 @@ class Decoder(Module):
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
         super().__init__()
         self.spec = spec
-        self.embed = parameters.embedding(
-            "embed"
-        )  # the largest first: its transient is not on top of the rest
-        self.head = None if spec.tied else parameters.linear("", "head")
+        # the largest first: its transient is not on top of the rest
+        self.embed = parameters.embedding("embed")
+        self.head = None if spec.tied else parameters.linear("", "head", bias=spec.head_bias)
+        if spec.tied and spec.head_bias:
+            self.head_bias = parameters.vector("head.bias")
+        if spec.positions is not None:
+            self.positions = parameters.vector("positions.weight")
+        if spec.embed_norm is not None:
+            self.embed_norm = make_norm(spec.embed_norm, parameters, "embed_norm")
         self.layers = [
-            LayerBlock(spec, layer, parameters, f"layers.{index}") for index, layer in enumerate(spec.layers)
+            LayerBlock(layer, parameters, f"layers.{index}") for index, layer in enumerate(spec.layers)
         ]
-        self.norm = RMSNorm(parameters.vector("norm.weight"), spec.norm_eps)
+        self.norm = make_norm(spec.norm, parameters, "norm")
 
     def hidden(
         self,
         tokens: mx.array,
-        caches: Sequence[AttentionCache] | None = None,
+        caches: Sequence[LayerCache] | None = None,
         between: Callable[[mx.array], None] | None = None,
     ) -> mx.array:
-        """Ids (B, L) to normalized states (B, L, D). Appends to ``caches``, one a layer.
+        """Ids (B, L) to normalized states (B, L, D). Appends to ``caches``, as :meth:`make_caches` gives them.
 
         ``between`` is called with the output (B, L, D) of each layer that another follows. When it raises, the
         caches of the layers so far have the tokens and the others do not.
         """
-        x = self.embed(tokens)
-        if self.spec.embed_scale is not None:
-            x = x * mx.array(self.spec.embed_scale, x.dtype)
-        masks = self._masks(tokens.shape[1], caches)
+        first = caches[0] if caches else None
+        step = Step(tokens.shape[1], first.offset if first is not None else 0, first and first.padding)
+        x = self._embedded(tokens, step)
+        start = 0
         for index, (spec, layer) in enumerate(zip(self.spec.layers, self.layers, strict=True)):
             if between is not None and index > 0:
                 between(x)
-            x = layer(x, masks[spec.mixer.window], caches[index] if caches is not None else None)
+            end = start + len(spec.caches)
+            x = layer(x, step, caches[start:end] if caches is not None else ())
+            start = end
         return self.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """States (B, L, D) to logits (B, L, V)."""
-        return self.embed.as_head(hidden) if self.head is None else self.head(hidden)
+        spec = self.spec
+        y = self.embed.as_head(hidden) if self.head is None else self.head(hidden)
+        if "head_bias" in self:
+            y = y + self.head_bias
+        if spec.logit_scale is not None:
+            y = y * spec.logit_scale
+        return y if spec.logit_cap is None else mx.tanh(y / spec.logit_cap) * spec.logit_cap
 
-    def __call__(self, tokens: mx.array, caches: Sequence[AttentionCache] | None = None) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: Sequence[LayerCache] | None = None) -> mx.array:
         """Ids (B, L) to logits (B, L, V)."""
         return self.logits(self.hidden(tokens, caches))
 
-    def make_caches(self) -> list[AttentionCache]:
-        return make_caches(self.spec)
+    def make_caches(self, padding: Sequence[int] | None = None) -> list[LayerCache]:
+        """Empty caches; ``padding`` for rows that begin with so many tokens that are none."""
+        return make_caches(self.spec, padding)
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
-        """Every tensor under its canonical name, stacked matrices taken apart; norms as the model uses them."""
+        """Every tensor under its canonical name, stacked matrices taken apart; vectors as the model uses them."""
         for path, module in self.named_modules():
-            if isinstance(module, RMSNorm):
-                yield f"{path}.weight", Dense(module.weight)
-        for module in self._matrices():
-            yield from module.tensors()
+            if isinstance(module, Linear | PackedLinear | Stack):
+                yield from module.tensors()
+                continue
+            for name, value in module.items():
+                if isinstance(value, mx.array) and not name.startswith("_"):
+                    # a weight for each head stands beside states (B, H, L, D)
+                    yield f"{path}.{name}" if path else name, Dense(value.squeeze(1) if value.ndim == 3 else value)
 
-    def _matrices(self) -> Iterator[Linear | PackedLinear]:
-        for module in self.modules():
-            if isinstance(module, Linear | PackedLinear):
-                yield module
+    def _embedded(self, tokens: mx.array, step: Step) -> mx.array:
+        x = self.embed(tokens)
+        if self.spec.embed_scale is not None:
+            x = x * mx.array(self.spec.embed_scale, x.dtype)
+        if self.spec.positions is not None:
+            places = mx.arange(step.length) + _column(step.position)
+            x = x + self.positions[mx.maximum(places, 0)]
+        return self.embed_norm(x) if self.spec.embed_norm is not None else x
 
-    def _masks(self, length: int, caches: Sequence[AttentionCache] | None) -> dict[int | None, Mask]:
-        """One mask for each distinct window."""
-        masks: dict[int | None, Mask] = {}
-        for index, layer in enumerate(self.spec.layers):
-            window = layer.mixer.window
-            if window not in masks:
-                keys = caches[index].in_view(length) if caches is not None else length
-                masks[window] = attention_mask(length, keys, window)
-        return masks
+
+def _column(position: int | mx.array) -> int | mx.array:
+    """A position, or one a row (B,) beside tokens (B, L)."""
+    return position if isinstance(position, int) else position[:, None]

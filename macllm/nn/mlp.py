@@ -1,22 +1,28 @@
-"""Gated feed-forward block."""
+"""Feed-forward block."""
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.activations import gate_function
+from macllm.nn.activations import activation_function, gate_function
 from macllm.nn.parameters import Parameters
 from macllm.spec import MLP
 
 
 class MLPBlock(Module):
-    """``down(activation(gate(x)) * up(x))``, gate and up in one matrix."""
+    """``down(activation(gate(x)) * up(x))``, gate and up in one matrix; or ``down(activation(up(x)))``."""
 
     def __init__(self, spec: MLP, parameters: Parameters, prefix: str) -> None:
         super().__init__()
-        self.gate_up = parameters.linear(prefix, "gate", "up", bias=spec.bias)
+        self.up = parameters.linear(prefix, *spec.inputs, bias=spec.bias)
         self.down = parameters.linear(prefix, "down", bias=spec.bias)
-        self._gated = gate_function(spec.activation)
+        self._gate = gate_function(spec.activation) if spec.gated else None
+        self._activate = activation_function(spec.activation) if not spec.gated else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        gate, up = mx.split(self.gate_up(x), 2, axis=-1)  # (B, L, hidden) each
-        return self.down(self._gated(gate, up))
+        """(B, L, D) to (B, L, D)."""
+        y = self.up(x)
+        if self._gate is not None:
+            y = self._gate(*mx.split(y, 2, axis=-1))  # (B, L, hidden) each
+        elif self._activate is not None:
+            y = self._activate(y)
+        return self.down(y)

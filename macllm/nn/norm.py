@@ -1,16 +1,54 @@
 """Normalization."""
 
+from typing import TypeAlias
+
 import mlx.core as mx
 from mlx.nn.layers.base import Module
+
+from macllm.nn.parameters import Parameters
+from macllm.spec import Norm
 
 
 class RMSNorm(Module):
     """``x / rms(x) * weight`` over the last axis (Zhang and Sennrich 2019), accumulated in float32."""
 
-    def __init__(self, weight: mx.array, eps: float) -> None:
+    def __init__(self, weight: mx.array | None, eps: float) -> None:
         super().__init__()
-        self.weight = weight  # (D,)
+        self.weight = weight  # (D,), or (H, 1, D) with one for each head
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, self.weight, self.eps)
+        if self.weight is None or self.weight.ndim == 1:
+            return mx.fast.rms_norm(x, self.weight, self.eps)
+        return mx.fast.rms_norm(x, None, self.eps) * self.weight
+
+
+class LayerNorm(Module):
+    """``(x - mean(x)) / std(x) * weight + bias`` over the last axis (Ba et al. 2016), accumulated in float32."""
+
+    def __init__(self, weight: mx.array | None, bias: mx.array | None, eps: float) -> None:
+        super().__init__()
+        self.weight = weight  # (D,), or (H, 1, D) with one for each head
+        self.bias = bias
+        self.eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self.weight is None or self.weight.ndim == 1:
+            return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
+        y = mx.fast.layer_norm(x, None, None, self.eps) * self.weight
+        return y if self.bias is None else y + self.bias
+
+
+AnyNorm: TypeAlias = RMSNorm | LayerNorm
+
+
+def make_norm(norm: Norm, parameters: Parameters, name: str) -> AnyNorm:
+    """The norm whose tensors are ``name.weight`` and ``name.bias``, where it has any."""
+    weight = _by_head(parameters.vector(f"{name}.weight")) if norm.weight else None
+    bias = _by_head(parameters.vector(f"{name}.bias")) if norm.bias else None
+    return RMSNorm(weight, norm.eps) if norm.kind == "rms" else LayerNorm(weight, bias, norm.eps)
+
+
+def _by_head(vector: mx.array) -> mx.array:
+    """A weight for each head (H, D) beside states (B, H, L, D)."""
+    return vector[:, None] if vector.ndim == 2 else vector

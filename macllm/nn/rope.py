@@ -15,20 +15,27 @@ class RotaryEmbedding(Module):
     def __init__(self, rope: Rope) -> None:
         super().__init__()
         self.dims = rope.dims
+        self._interleaved = rope.interleaved
         self._periods = mx.array(periods(rope), dtype=mx.float32)  # (dims / 2,)
         self._temperature = attention_temperature(rope)
         self._fused = mx.default_device() == mx.gpu
         self._last: tuple[int, int, mx.array] | None = None  # offset, head width, its rotation
 
-    def __call__(self, x: mx.array, offset: int) -> mx.array:
-        """Rotates ``x`` (B, H, L, D), whose first position is ``offset``."""
-        if x.shape[2] == 1 and not self._fused and x.dtype == mx.float32:
+    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        """Rotates ``x`` (B, H, L, D), whose first position is ``offset``, one for all rows or one a row (B,)."""
+        if x.shape[2] == 1 and isinstance(offset, int) and not self._fused and x.dtype == mx.float32:
             # on CPU the kernel is 20 small operations a layer; this is one, and one matrix a step for all layers
             return x @ self.rotation(offset, x.shape[3])
         if self._temperature != 1.0:
             x = x * self._temperature
         return mx.fast.rope(
-            x, self.dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._periods
+            x,
+            self.dims,
+            traditional=self._interleaved,
+            base=None,
+            scale=1.0,
+            offset=offset,
+            freqs=self._periods,
         )
 
     def rotation(self, offset: int, width: int) -> mx.array:
@@ -41,14 +48,21 @@ class RotaryEmbedding(Module):
 
     def _rotation(self, offset: int, width: int) -> mx.array:
         angles = offset * mx.reciprocal(self._periods)  # rounded as the kernel does, which prefill used
+        # by column: the pair's own angle
+        angles = mx.repeat(angles, 2) if self._interleaved else mx.concatenate([angles, angles])
         beyond = mx.ones(width - self.dims)
-        cos = mx.concatenate([mx.cos(angles), mx.cos(angles), beyond])  # by column: the pair's own angle
-        sin = mx.concatenate([mx.sin(angles), mx.sin(angles), 0 * beyond])
-        # x @ partner: each pair (a, b), dims / 2 apart, becomes (-b, a)
-        half = self.dims // 2
-        partner = mx.eye(self.dims, k=half) - mx.eye(self.dims, k=-half)
-        partner = mx.pad(partner, (0, width - self.dims))
+        cos = mx.concatenate([mx.cos(angles), beyond])
+        sin = mx.concatenate([mx.sin(angles), 0 * beyond])
+        partner = mx.pad(self._partner(), (0, width - self.dims))
         return (mx.eye(width) * cos + partner * sin) * self._temperature
+
+    def _partner(self) -> mx.array:
+        """The matrix that makes of each pair (a, b) the pair (-b, a)."""
+        if not self._interleaved:
+            half = self.dims // 2
+            return mx.eye(self.dims, k=half) - mx.eye(self.dims, k=-half)
+        even = (mx.arange(self.dims) % 2 == 0)[:, None]
+        return mx.where(even, mx.eye(self.dims, k=1), -mx.eye(self.dims, k=-1))
 
 
 @cache

@@ -1,6 +1,8 @@
 """A weight as it is stored and moved: a plain array, or a quantized matrix in one of MLX's own layouts."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import mlx.core as mx
@@ -32,9 +34,13 @@ class Dense:
     def nbytes(self) -> int:
         return int(self.array.nbytes)
 
-    def rows(self, index: mx.array | slice) -> "Dense":
+    def map(self, change: Callable[[mx.array], mx.array]) -> "Dense":
+        """The tensor with something done to its array that leaves the last axis alone."""
+        return Dense(change(self.array))
+
+    def rows(self, index: mx.array | slice | int) -> "Dense":
         """The tensor with its rows (first axis) picked or reordered."""
-        return Dense(self.array[index])
+        return self.map(lambda array: array[index])
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,14 @@ class Packed:
     def nbytes(self) -> int:
         return sum(int(array.nbytes) for array in self.arrays())
 
-    def rows(self, index: mx.array | slice) -> "Packed":
-        """The matrix with its rows (first axis) picked or reordered: groups run along the input, so exact."""
-        biases = self.biases[index] if self.biases is not None else None
-        return replace(self, weight=self.weight[index], scales=self.scales[index], biases=biases)
+    def map(self, change: Callable[[mx.array], mx.array]) -> "Packed":
+        """The matrix with the same done to all its arrays, the last axis left alone: groups run along it, so exact."""
+        biases = change(self.biases) if self.biases is not None else None
+        return replace(self, weight=change(self.weight), scales=change(self.scales), biases=biases)
+
+    def rows(self, index: mx.array | slice | int) -> "Packed":
+        """The matrix with its rows (first axis) picked or reordered."""
+        return self.map(lambda array: array[index])
 
     def dequantize(self, dtype: mx.Dtype) -> mx.array:
         """The matrix (O, I) it stands for. Affine scales are widened first, so float32 is exact."""
@@ -78,17 +88,26 @@ class Packed:
 Stored: TypeAlias = Dense | Packed
 
 
-def concatenate(parts: list[Stored]) -> Stored:
-    """Matrices stacked along their rows; all dense, or all packed the same way (else ValueError)."""
+def concatenate(parts: Sequence[Stored], axis: int = 0) -> Stored:
+    """Tensors side by side along an axis but the last; all dense, or all packed the same way (else ValueError)."""
+    return _joined(parts, partial(mx.concatenate, axis=axis))
+
+
+def stack(parts: Sequence[Stored]) -> Stored:
+    """Matrices (O, I) as one stack (N, O, I); all dense, or all packed the same way (else ValueError)."""
+    return _joined(parts, mx.stack)
+
+
+def _joined(parts: Sequence[Stored], join: Callable[[list[mx.array]], mx.array]) -> Stored:
     if all(isinstance(part, Dense) for part in parts):
-        return Dense(mx.concatenate([part.array for part in parts if isinstance(part, Dense)]))
+        return Dense(join([part.array for part in parts if isinstance(part, Dense)]))
     packed = [part for part in parts if isinstance(part, Packed)]
     if len(packed) != len(parts) or len({part.quantization for part in packed}) != 1:
-        raise ValueError("only matrices packed the same way can be stacked")
+        raise ValueError("only matrices packed the same way can be joined")
     biases = [part.biases for part in packed if part.biases is not None]
     return Packed(
-        mx.concatenate([part.weight for part in packed]),
-        mx.concatenate([part.scales for part in packed]),
-        mx.concatenate(biases) if len(biases) == len(packed) else None,
+        join([part.weight for part in packed]),
+        join([part.scales for part in packed]),
+        join(biases) if len(biases) == len(packed) else None,
         packed[0].quantization,
     )

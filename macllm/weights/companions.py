@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from macllm.quantization import QuantizationPlan
-from macllm.spec import ModelSpec
+from macllm.spec import Attention, ModelSpec
 from macllm.weights.model_files import ModelFiles
 
 # Copied from a folder as they are. Code is not: nothing is run from a model folder.
@@ -73,16 +73,18 @@ def portable(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
         if older is not None:
             del config["rope_parameters"]
             config |= older
-    mixer = spec.layers[0].mixer
-    for key, value in {
-        "tie_word_embeddings": spec.tied,
-        "num_key_value_heads": mixer.kv_heads,
-        "rms_norm_eps": spec.norm_eps,
-    }.items():
+    mixers = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, Attention)]
+    known: dict[str, Any] = {"tie_word_embeddings": spec.tied}
+    if spec.norm.kind == "rms":
+        known["rms_norm_eps"] = spec.norm.eps
+    if mixers:
+        known["num_key_value_heads"] = mixers[0].kv_heads
+    for key, value in known.items():
         config.setdefault(key, value)
-    if "rope_parameters" not in config and mixer.rope is not None:
-        full = next((layer.mixer for layer in spec.layers if layer.mixer.window is None), mixer)
-        config.setdefault("rope_theta", full.rope.base if full.rope is not None else mixer.rope.base)
+    turning = [mixer for mixer in mixers if mixer.rope is not None]
+    if turning and "rope_parameters" not in config:
+        full = next((mixer for mixer in turning if mixer.window is None), turning[0])
+        config.setdefault("rope_theta", full.rope.base if full.rope is not None else None)
     pattern = config.get("_sliding_window_pattern")
     if pattern is not None and _follows(config.get("layer_types"), pattern):
         config.setdefault("sliding_window_pattern", pattern)

@@ -12,8 +12,8 @@ from macllm.errors import ConfigError, SourceError, TokenizerError
 from macllm.families import is_native, spec_from_config
 from macllm.quantization import Quantization, QuantizationPlan
 from macllm.spec import ModelSpec
-from macllm.weights import names
-from macllm.weights.names import Naming
+from macllm.weights.gguf_names import gguf_naming
+from macllm.weights.names import Naming, hugging_face
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -81,20 +81,25 @@ class ModelFiles:
         stated = self.config.get("dtype") or self.config.get("torch_dtype")
         return stated if stated in ("float16", "bfloat16") else None
 
-    @property
+    @cached_property
     def naming(self) -> Naming:
+        """Where each tensor is stored. Raises CheckpointError for a folder whose weights are not whole."""
         if self.gguf is not None:
-            return names.gguf(self.spec, self.gguf.metadata["general.architecture"])
-        return names.hugging_face(self.spec)
+            return gguf_naming(self.spec, self.gguf.metadata["general.architecture"])
+        if not any(self.path.glob("*.safetensors")):
+            return hugging_face(self.spec)
+        from macllm.weights.safetensors import folder_form, read_headers
+
+        return hugging_face(self.spec, folder_form(self.path), read_headers(self.path))
 
     def formats(self) -> dict[str, Quantization | None]:
         """The packing of each quantizable tensor of a folder by canonical name, known from the config alone.
 
         As MLX's tools do it, a matrix whose input is no multiple of its group stays plain.
         """
-        naming = self.naming
+        naming = hugging_face(self.spec)
         planned = {
-            tensor: self.plan.of(naming.stored(tensor.name).removesuffix(".weight"))
+            tensor: self.plan.of(naming.module(tensor.name))
             for tensor in self.spec.tensors()
             if tensor.quantizable
         }

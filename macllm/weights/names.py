@@ -1,171 +1,127 @@
-"""Names of tensors in checkpoints, and what was done to each: one table an origin, every operation invertible.
+"""Under which names a checkpoint holds a model's tensors, and in which form: the spec's table of names, resolved.
 
-A model's tensors have canonical names (``macllm.spec``). A :class:`Naming` says, for each of them, under which
-name a checkpoint of one origin (Hugging Face folder, GGUF file) holds it and which operation lies between, so
-that weights come in and adapters and exports go back out by the same table.
+Weights come in and adapters and exports go back out by the same relations (``macllm.weights.operations``).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
-
-import mlx.core as mx
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from macllm.errors import CheckpointError
-from macllm.nn.stored import Dense, Stored
-from macllm.spec import Attention, ModelSpec
+from macllm.nn.stored import Stored
+from macllm.spec import ModelSpec
+from macllm.spec.names import Entry, Form, Names, Stack
+from macllm.weights.operations import Relation
 
 _LAYER = re.compile(r"^layers\.(\d+)\.")
+_ANY_LAYER = "layers.{i}."
 
 
-class Operation(Protocol):
-    """What lies between a stored tensor and the canonical one."""
+class Naming:
+    """One origin's names for one model.
 
-    def load(self, tensor: Stored) -> Stored:
-        """Stored to canonical."""
-
-    def store(self, tensor: Stored) -> Stored:
-        """Canonical to stored: the inverse."""
-
-
-@dataclass(frozen=True)
-class Same:
-    """Stored as it is."""
-
-    def load(self, tensor: Stored) -> Stored:
-        return tensor
-
-    def store(self, tensor: Stored) -> Stored:
-        return tensor
-
-
-@dataclass(frozen=True)
-class Offset:
-    """Stored less ``amount`` (Gemma's norms: ``weight - 1``)."""
-
-    amount: float
-
-    def load(self, tensor: Stored) -> Stored:
-        return Dense(_dense(tensor).astype(mx.float32) + self.amount)
-
-    def store(self, tensor: Stored) -> Stored:
-        return Dense(_dense(tensor).astype(mx.float32) - self.amount)
-
-
-@dataclass(frozen=True)
-class InterleavedHeads:
-    """Rows of each head stored in pairs (0, d/2, 1, d/2 + 1, ...): q and k of llama GGUFs.
-
-    llama.cpp rotates neighbours where Hugging Face rotates halves; its converter reorders the rows for that.
+    ``form`` is how the tensors are laid out where that differs; with ``present``, the names that a checkpoint
+    holds, the way that is there is taken, whatever the form.
     """
 
-    heads: int
+    def __init__(
+        self, spec: ModelSpec, table: Names, form: Form, present: Collection[str] | None = None
+    ) -> None:
+        self._tensors = {tensor.name: tensor for tensor in spec.tensors()}
+        self._entries = table.alternatives()
+        self._ignored = re.compile("|".join(table.ignored) or r"(?!)")
+        self._form = form
+        self._present = set(present) if present is not None else None
+        self._relations: dict[str, Relation] = {}
 
-    def load(self, tensor: Stored) -> Stored:
-        return tensor.rows(self._order(tensor.shape[0], stored=True))
+    def relation(self, canonical: str) -> Relation:
+        """What holds a canonical tensor, ``layers.3.mixer.q.weight`` say, alone or with others."""
+        if canonical not in self._relations:
+            relation = self._resolve(canonical)
+            self._relations |= dict.fromkeys((tensor.name for tensor in relation.canonical), relation)
+        return self._relations[canonical]
 
-    def store(self, tensor: Stored) -> Stored:
-        return tensor.rows(self._order(tensor.shape[0], stored=False))
+    def relations(self) -> Iterator[Relation]:
+        """All, each once, in the order of the model's tensors."""
+        seen = set[int]()
+        for name in self._tensors:
+            relation = self.relation(name)
+            if id(relation) not in seen:
+                seen.add(id(relation))
+                yield relation
 
-    def _order(self, rows: int, *, stored: bool) -> mx.array:
-        width = rows // self.heads
-        pairs = (width // 2, 2) if stored else (2, width // 2)
-        return mx.arange(rows).reshape(self.heads, *pairs).swapaxes(1, 2).reshape(-1)
+    def stored(self, canonical: str) -> tuple[str, ...]:
+        """The stored names of what holds a canonical tensor."""
+        return self.relation(canonical).stored
 
+    def module(self, canonical: str) -> str:
+        """The stored module that holds a matrix, as configs name it."""
+        return self.stored(canonical)[0].removesuffix(".weight")
 
-def _dense(tensor: Stored) -> mx.array:
-    if isinstance(tensor, Dense):
-        return tensor.array
-    raise CheckpointError(
-        "a norm's weight is stored quantized; convert the model again with norms in 16 bits"
-    )
-
-
-@dataclass(frozen=True)
-class Naming:
-    """One origin's names: a table of modules with ``{i}`` for the layer, and operations by canonical tensor."""
-
-    modules: Mapping[str, str]  # canonical module -> stored module
-    operation: Callable[[str], Operation]  # by canonical tensor name
-    ignored: tuple[str, ...] = field(default=())  # stored tensors that hold nothing the model needs (regexes)
-
-    def stored(self, canonical: str) -> str:
-        """The stored name of a canonical tensor, ``layers.3.mixer.q.weight`` say."""
-        module, _, kind = canonical.rpartition(".")
-        match = _LAYER.match(module)
-        if match is None:
-            return f"{self.modules[module]}.{kind}"
-        template = self.modules[_LAYER.sub("layers.{i}.", module)]
-        return f"{template.replace('{i}', match[1])}.{kind}"
-
-    def unexpected(self, spec: ModelSpec, stored: Iterable[str]) -> list[str]:
+    def unexpected(self, stored: Iterable[str]) -> list[str]:
         """Stored tensors that the model does not use and that are not known to be superfluous."""
-        known = {self.stored(tensor.name) for tensor in spec.tensors()}
-        ignored = re.compile("|".join(self.ignored) or r"(?!)")
-        return [name for name in stored if name not in known and not ignored.fullmatch(name)]
+        known = {name for relation in self.relations() for name in relation.stored}
+        return [name for name in stored if name not in known and not self._ignored.fullmatch(name)]
+
+    def _resolve(self, canonical: str) -> Relation:
+        match = _LAYER.match(canonical)
+        layer = match[1] if match is not None else ""
+        general = _LAYER.sub(_ANY_LAYER, canonical)
+        module, _, kind = general.rpartition(".")
+        whole = general in self._entries  # the tensor itself has an entry, not its module
+        entries = self._entries[general if whole else module]
+        suffix = "" if whole else f".{kind}"
+        relations = [self._bound(entry, layer, suffix, canonical) for entry in entries]
+        return self._chosen(entries, relations)
+
+    def _chosen(self, entries: Sequence[Entry], relations: Sequence[Relation]) -> Relation:
+        """The relation of this form, or of those that are there the first."""
+        ranked = sorted(zip(entries, relations, strict=True), key=lambda pair: self._rank(pair[0]))
+        if self._present is not None:
+            for _, relation in ranked:
+                if all(name in self._present for name in relation.stored):
+                    return relation
+        return ranked[0][1]
+
+    def _rank(self, entry: Entry) -> int:
+        if entry.form is None:
+            return 1
+        return 0 if entry.form == self._form else 2
+
+    def _bound(self, entry: Entry, layer: str, suffix: str, canonical: str) -> Relation:
+        keys = [key.replace("{i}", layer) + suffix for key in entry.keys] or [canonical]
+        tensors = tuple(self._tensors[key] for key in keys if key in self._tensors)
+        name = entry.stored.replace("{i}", layer) + suffix
+        if not any(isinstance(operation, Stack) for operation in entry.operations):
+            return Relation((name,), tensors, entry.operations)
+        count = tensors[0].shape[0]
+        return Relation(
+            tuple(name.replace("{e}", str(index)) for index in range(count)), tensors, entry.operations
+        )
 
 
-def hugging_face(spec: ModelSpec) -> Naming:
-    """Names as transformers and mlx-lm write them."""
-    modules = {
-        "embed": "model.embed_tokens",
-        "norm": "model.norm",
-        "head": "lm_head",
-        "layers.{i}.channel.gate": "model.layers.{i}.mlp.gate_proj",
-        "layers.{i}.channel.up": "model.layers.{i}.mlp.up_proj",
-        "layers.{i}.channel.down": "model.layers.{i}.mlp.down_proj",
-        "layers.{i}.mixer_norm": "model.layers.{i}.input_layernorm",
-        "layers.{i}.mixer.q_norm": "model.layers.{i}.self_attn.q_norm",
-        "layers.{i}.mixer.k_norm": "model.layers.{i}.self_attn.k_norm",
-    }
-    modules |= {f"layers.{{i}}.mixer.{name}": f"model.layers.{{i}}.self_attn.{name}_proj" for name in "qkvo"}
-    if spec.layers[0].placement == "sandwich":
-        modules["layers.{i}.mixer_post_norm"] = "model.layers.{i}.post_attention_layernorm"
-        modules["layers.{i}.channel_norm"] = "model.layers.{i}.pre_feedforward_layernorm"
-        modules["layers.{i}.channel_post_norm"] = "model.layers.{i}.post_feedforward_layernorm"
-    else:
-        modules["layers.{i}.channel_norm"] = "model.layers.{i}.post_attention_layernorm"
+class Reader:
+    """Reads canonical tensors; of several that are stored as one, the rest is kept until asked for."""
 
-    def operation(name: str) -> Operation:
-        return Offset(spec.norm_offset) if spec.norm_offset and name.endswith("norm.weight") else Same()
+    def __init__(self, naming: Naming, label: str, read: Callable[[str], Stored]) -> None:
+        """``read`` gives a tensor by its stored name; ``label`` names the checkpoint in errors."""
+        self._naming, self._label, self._read = naming, label, read
+        self._left: dict[str, Stored] = {}
 
-    ignored = [r".*\.rotary_emb\.inv_freq"]
-    if spec.tied:  # some checkpoints store the shared matrix twice
-        ignored.append(r"lm_head\.(weight|scales|biases)")
-    return Naming(modules, operation, tuple(ignored))
+    def read(self, canonical: str) -> Stored:
+        """The tensor. Raises CheckpointError where what is stored cannot be put together."""
+        if canonical not in self._left:
+            relation = self._naming.relation(canonical)
+            try:
+                loaded = relation.load([self._read(name) for name in relation.stored])
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{self._label}: {relation.stored[0]} and its like cannot be put together ({error}); "
+                    "convert the model again"
+                ) from None
+            self._left |= {tensor.name: one for tensor, one in zip(relation.canonical, loaded, strict=True)}
+        return self._left.pop(canonical)
 
 
-def gguf(spec: ModelSpec, architecture: str) -> Naming:
-    """Names as llama.cpp writes them; ``architecture`` is the file's ``general.architecture``."""
-    modules = {
-        "embed": "token_embd",
-        "norm": "output_norm",
-        "head": "output",
-        "layers.{i}.mixer.q": "blk.{i}.attn_q",
-        "layers.{i}.mixer.k": "blk.{i}.attn_k",
-        "layers.{i}.mixer.v": "blk.{i}.attn_v",
-        "layers.{i}.mixer.o": "blk.{i}.attn_output",
-        "layers.{i}.mixer.q_norm": "blk.{i}.attn_q_norm",
-        "layers.{i}.mixer.k_norm": "blk.{i}.attn_k_norm",
-        "layers.{i}.mixer_norm": "blk.{i}.attn_norm",
-        "layers.{i}.mixer_post_norm": "blk.{i}.post_attention_norm",
-        "layers.{i}.channel_norm": "blk.{i}.ffn_norm",
-        "layers.{i}.channel_post_norm": "blk.{i}.post_ffw_norm",
-        "layers.{i}.channel.gate": "blk.{i}.ffn_gate",
-        "layers.{i}.channel.up": "blk.{i}.ffn_up",
-        "layers.{i}.channel.down": "blk.{i}.ffn_down",
-    }
-
-    def operation(name: str) -> Operation:
-        match = _LAYER.match(name)
-        if architecture != "llama" or match is None:
-            return Same()
-        mixer: Attention = spec.layers[int(match[1])].mixer
-        if ".mixer.q." in name:
-            return InterleavedHeads(mixer.heads)
-        return InterleavedHeads(mixer.kv_heads) if ".mixer.k." in name else Same()
-
-    # rope_freqs holds the scaling that the config carries; a tied head may be stored a second time
-    ignored = (r"rope_freqs\.weight", r"output\.weight") if spec.tied else (r"rope_freqs\.weight",)
-    return Naming(modules, operation, ignored)
+def hugging_face(spec: ModelSpec, form: Form = "mlx", present: Collection[str] | None = None) -> Naming:
+    """Names as transformers ("hub") and mlx-lm ("mlx") write them."""
+    return Naming(spec, spec.names, form, present)

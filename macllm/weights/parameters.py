@@ -7,10 +7,12 @@ import mlx.core as mx
 
 from macllm.errors import CheckpointError
 from macllm.nn.linear import AnyLinear, Embedding, Part, SeparateLinear, make_linear
+from macllm.nn.stack import AnyStack, make_stack
 from macllm.nn.stored import Dense, Stored
-from macllm.spec import ModelSpec, TensorSpec
+from macllm.spec import ModelSpec
 from macllm.weights.checkpoint import Checkpoint
-from macllm.weights.names import Naming, Operation
+from macllm.weights.names import Naming, Reader
+from macllm.weights.operations import Relation
 
 # A packed matrix multiplies row by row on CPU (0.6 ns a weight and row); expanding it costs about 4 ns a weight.
 CPU_DENSE_ROWS = 8
@@ -42,21 +44,32 @@ class CheckpointParameters:
     ) -> None:
         """Raises CheckpointError where the tensors are not the spec's."""
         self._checkpoint = checkpoint
-        self._naming = naming
         self._placement = placement
         self._specs = {tensor.name: tensor for tensor in spec.tensors()}
         self._progress = progress
         self._read = 0
         check_tensors(spec, checkpoint, naming)
-        self._total = sum(checkpoint.nbytes(naming.stored(name)) for name in self._specs)
+        self._matrices = Reader(naming, checkpoint.label, self._read_matrix)
+        self._vectors = Reader(naming, checkpoint.label, self._read_vector)
+        self._total = sum(checkpoint.nbytes(name) for each in naming.relations() for name in each.stored)
 
     def linear(self, prefix: str, *names: str, bias: bool = False) -> AnyLinear:
         paths = [f"{prefix}.{name}" if prefix else name for name in names]
         parts = [Part(path, self._specs[f"{path}.weight"].shape[0]) for path in paths]
-        stored = [self._matrix(f"{path}.weight") for path in paths]
-        biases = [self._vector(f"{path}.bias") for path in paths] if bias else None
+        stored = [self._matrices.read(f"{path}.weight") for path in paths]
+        biases = [self._vector(f"{path}.bias", self._placement.dtype) for path in paths] if bias else None
         layer = make_linear(parts, stored, biases, self._placement.dense_rows)
         mx.eval(layer.parameters())  # one layer at a time: what was read is free before the next
+        self._report()
+        return layer
+
+    def stack(self, prefix: str, *names: str, bias: bool = False) -> AnyStack:
+        paths = [f"{prefix}.{name}" for name in names]
+        parts = [Part(path, self._specs[f"{path}.weight"].shape[1]) for path in paths]
+        stored = [self._matrices.read(f"{path}.weight") for path in paths]
+        biases = [self._vector(f"{path}.bias", self._placement.dtype) for path in paths] if bias else None
+        layer = make_stack(parts, stored, biases)
+        mx.eval(layer.parameters())
         self._report()
         return layer
 
@@ -65,8 +78,8 @@ class CheckpointParameters:
         assert not isinstance(table, SeparateLinear)  # one matrix is never separate
         return Embedding(table, self._placement.dtype)
 
-    def vector(self, name: str) -> mx.array:
-        vector = self._vector(name)
+    def vector(self, name: str, *, wide: bool = False) -> mx.array:
+        vector = self._vector(name, mx.float32 if wide else self._placement.dtype)
         mx.eval(vector)
         self._report()
         return vector
@@ -75,64 +88,57 @@ class CheckpointParameters:
         if self._progress is not None:
             self._progress(self._read, self._total)
 
-    def _vector(self, name: str) -> mx.array:
-        stored = self._operation(name).load(Dense(self._read_dense(name, mx.float32)))
+    def _vector(self, name: str, dtype: mx.Dtype) -> mx.array:
+        stored = self._vectors.read(name)
         assert isinstance(stored, Dense)
-        return stored.array.astype(self._placement.dtype)
+        return stored.array.astype(dtype)
 
-    def _matrix(self, name: str) -> Stored:
-        operation = self._operation(name)
-        if self._placement.expand:
-            return operation.load(Dense(self._read_dense(name, self._placement.dtype)))
-        stored = self._checkpoint.read(self._naming.stored(name))
-        self._read += self._checkpoint.nbytes(self._naming.stored(name))
-        return operation.load(self._placed(stored))
-
-    def _placed(self, stored: Stored) -> Stored:
-        dtype = self._placement.dtype
-        if isinstance(stored, Dense):
-            return Dense(stored.array.astype(dtype))
-        if stored.quantization.mode != "affine" or stored.biases is None:
-            return stored
-        # the kernels want scales of the activations' type
-        return replace(stored, scales=stored.scales.astype(dtype), biases=stored.biases.astype(dtype))
-
-    def _read_dense(self, name: str, dtype: mx.Dtype) -> mx.array:
-        stored = self._naming.stored(name)
+    def _read_vector(self, stored: str) -> Stored:
         self._read += self._checkpoint.nbytes(stored)
-        return self._checkpoint.read_dense(stored, dtype)
+        return Dense(self._checkpoint.read_dense(stored, mx.float32))
 
-    def _operation(self, name: str) -> Operation:
-        return self._naming.operation(name)
+    def _read_matrix(self, stored: str) -> Stored:
+        self._read += self._checkpoint.nbytes(stored)
+        dtype = self._placement.dtype
+        if self._placement.expand:
+            return Dense(self._checkpoint.read_dense(stored, dtype))
+        tensor = self._checkpoint.read(stored)
+        if isinstance(tensor, Dense):
+            return Dense(tensor.array.astype(dtype))
+        if tensor.quantization.mode != "affine" or tensor.biases is None:
+            return tensor
+        # the kernels want scales of the activations' type
+        return replace(tensor, scales=tensor.scales.astype(dtype), biases=tensor.biases.astype(dtype))
 
 
 def check_tensors(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming) -> None:
     """Raises CheckpointError for a tensor that is missing, unexpected or of another shape, by name."""
     present = set(checkpoint.names())
-    tensors = list(spec.tensors())
-    missing = [name for name in (naming.stored(tensor.name) for tensor in tensors) if name not in present]
+    relations = list(naming.relations())
+    missing = [name for relation in relations for name in relation.stored if name not in present]
     if missing:
         raise CheckpointError(
             f"{checkpoint.label}: {_listed(missing)} missing, which family {spec.family!r} needs by its config; "
             "download the model again, or take the config that belongs to these weights"
         )
-    unexpected = naming.unexpected(spec, sorted(present))
+    unexpected = naming.unexpected(sorted(present))
     if unexpected:
         raise CheckpointError(
             f"{checkpoint.label}: {_listed(unexpected)} not known to family {spec.family!r}; "
             "the config does not belong to these weights, or macllm cannot run this variant"
         )
-    for tensor in tensors:
-        _check_shape(tensor, checkpoint, naming.stored(tensor.name))
+    for relation in relations:
+        _check_shapes(relation, checkpoint)
 
 
-def _check_shape(tensor: TensorSpec, checkpoint: Checkpoint, stored: str) -> None:
-    found = checkpoint.shape(stored)
-    if found != tensor.shape:
-        raise CheckpointError(
-            f"{checkpoint.label}: {stored} has shape {found} where the config asks for {tensor.shape}; "
-            "take the config that belongs to these weights"
-        )
+def _check_shapes(relation: Relation, checkpoint: Checkpoint) -> None:
+    for stored, expected in zip(relation.stored, relation.stored_shapes(), strict=True):
+        found = checkpoint.shape(stored)
+        if found != expected:
+            raise CheckpointError(
+                f"{checkpoint.label}: {stored} has shape {found} where the config asks for {expected}; "
+                "take the config that belongs to these weights"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ import mlx.core as mx
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization, QuantizationPlan
+from macllm.spec.names import Form
 
 _DTYPE_BYTES = {
     "F32": 4,
@@ -167,6 +168,19 @@ def read_headers(folder: Path) -> dict[str, Entry]:
     for file in _files(folder):
         entries |= _read_header(file)
     return entries
+
+
+def folder_form(folder: Path) -> Form:
+    """Whose layout the folder has: MLX's tools say so in their files' metadata."""
+    with _files(folder)[0].open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= _HEADER_LIMIT:
+            return "hub"  # not a whole file: whoever reads it says so
+        start = stream.read(length)
+    try:
+        return "mlx" if json.loads(start)["__metadata__"]["format"] == "mlx" else "hub"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "hub"
 
 
 def _files(folder: Path) -> list[Path]:

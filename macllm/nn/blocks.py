@@ -1,0 +1,29 @@
+"""Which class computes which block of a spec."""
+
+from typing import Any
+
+from macllm.nn.attention import AttentionBlock
+from macllm.nn.latent_attention import LatentAttentionBlock
+from macllm.nn.mlp import MLPBlock
+from macllm.nn.moe import MoEBlock
+from macllm.nn.parameters import Parameters
+from macllm.spec import MLP, Attention, Channel, LatentAttention, Mixer, MoE
+
+_MIXERS: dict[type, Any] = {
+    Attention: AttentionBlock,
+    LatentAttention: LatentAttentionBlock,
+}
+_CHANNELS: dict[type, Any] = {
+    MLP: MLPBlock,
+    MoE: MoEBlock,
+}
+
+
+def mixer_block(spec: Mixer, parameters: Parameters, prefix: str) -> Any:
+    """The block over positions: called with states (B, L, D), the step and its caches."""
+    return _MIXERS[type(spec)](spec, parameters, prefix)
+
+
+def channel_block(spec: Channel, parameters: Parameters, prefix: str) -> Any:
+    """The block over channels: called with states (B, L, D)."""
+    return _CHANNELS[type(spec)](spec, parameters, prefix)

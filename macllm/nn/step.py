@@ -1,0 +1,67 @@
+"""What all layers of one pass share: where its tokens stand, which are real, and which keys each may see."""
+
+import mlx.core as mx
+
+
+class Step:
+    """``length`` tokens a row after ``offset`` that came before; ``padding`` (B,) counts the ones at a row's start
+    that are none, where rows of different lengths are computed together.
+    """
+
+    def __init__(self, length: int, offset: int = 0, padding: mx.array | None = None) -> None:
+        self.length = length
+        self.offset = offset
+        self.padding = padding
+        # the position of a row's first token here: its own count where padding moves it
+        self.position: int | mx.array = offset if padding is None else offset - padding
+        self._masks: dict[tuple[object, ...], mx.array] = {}
+
+    @property
+    def valid(self) -> mx.array | None:
+        """Booleans (B, L), True for tokens that are no padding; None: all are."""
+        if self.padding is None:
+            return None
+        return mx.arange(self.offset, self.offset + self.length) >= self.padding[:, None]
+
+    def mask(self, queries: range, keys: range, window: int | None, chunk: int | None) -> mx.array:
+        """Which of ``keys`` each of ``queries`` sees (both in tokens from the sequence's first, padding included).
+
+        Causal, no further back than ``window`` or than the start of the query's own ``chunk``, and no padding.
+        Booleans (L, S), or (B, 1, L, S) where there is padding. Blocks of the same shape share one mask.
+        """
+        ahead = queries.start - keys.start
+        phase = queries.start % chunk if chunk is not None else None
+        place = keys.start if self.padding is not None else None
+        known = (len(queries), len(keys), ahead, window, phase, place)
+        if known not in self._masks:
+            self._masks[known] = self._mask(queries, keys, window, chunk)
+        return self._masks[known]
+
+    def distances(self, queries: range, keys: range) -> mx.array:
+        """How far each key lies behind each query (L, S), in float32."""
+        known = (len(queries), len(keys), queries.start - keys.start)
+        if known not in self._masks:
+            self._masks[known] = _column(queries).astype(mx.float32) - _row(keys).astype(mx.float32)
+        return self._masks[known]
+
+    def _mask(self, queries: range, keys: range, window: int | None, chunk: int | None) -> mx.array:
+        query, key = _column(queries), _row(keys)
+        seen = key <= query
+        if window is not None:
+            seen = seen & (key > query - window)
+        padding = self.padding[:, None, None, None] if self.padding is not None else None
+        if chunk is not None:  # counted from the row's own first token
+            own = query if padding is None else query - padding
+            seen = seen & (key >= query - own % chunk)
+        if padding is not None:
+            # padding sees itself: a row of nothing would be no number, and spread
+            seen = seen & ((key >= padding) | (key == query))
+        return seen
+
+
+def _column(positions: range) -> mx.array:
+    return mx.arange(positions.start, positions.stop)[:, None]
+
+
+def _row(positions: range) -> mx.array:
+    return mx.arange(positions.start, positions.stop)[None]

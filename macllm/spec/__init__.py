@@ -1,0 +1,50 @@
+"""What a model is, as frozen data. Everything else about a model is derived from its ``ModelSpec``.
+
+No mlx here: sizes, KV-cache bytes and the list of tensors are arithmetic, known before any download.
+Canonical tensor names are made of ``embed``, ``layers.N.<block>``, ``norm`` and ``head``; how checkpoints name and
+lay out the same tensors is data too (``macllm.spec.names``).
+"""
+
+from macllm.spec.attention import Attention, LatentAttention, QKNorm
+from macllm.spec.channel import MLP, Activation, Channel, MoE
+from macllm.spec.memory import CacheSpec, KeyValues, State
+from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
+from macllm.spec.names import Entry, Names
+from macllm.spec.norm import Norm
+from macllm.spec.rope import (
+    LinearScaling,
+    Llama3Scaling,
+    Rope,
+    RopeScaling,
+    TableScaling,
+    YarnScaling,
+)
+from macllm.spec.tensor import TensorKind, TensorSpec
+
+__all__ = [
+    "MLP",
+    "Activation",
+    "Attention",
+    "CacheSpec",
+    "Channel",
+    "Entry",
+    "KeyValues",
+    "LatentAttention",
+    "Layer",
+    "LinearScaling",
+    "Llama3Scaling",
+    "Mixer",
+    "MoE",
+    "ModelSpec",
+    "Names",
+    "Norm",
+    "NormPlacement",
+    "QKNorm",
+    "Rope",
+    "RopeScaling",
+    "State",
+    "TableScaling",
+    "TensorKind",
+    "TensorSpec",
+    "YarnScaling",
+]

@@ -1,0 +1,121 @@
+"""Softmax attention as data: multi-head, multi-query, grouped-query and latent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from macllm.spec.memory import CacheSpec, KeyValues
+from macllm.spec.norm import Norm
+from macllm.spec.rope import Rope
+from macllm.spec.tensor import TensorSpec, linear
+
+
+@dataclass(frozen=True)
+class QKNorm:
+    """Normalization of queries and keys.
+
+    ``over`` what: each head with one weight for all ("head"), each head with a weight of its own ("heads"), or
+    all heads as one vector ("all").
+    """
+
+    norm: Norm = Norm()
+    over: Literal["head", "heads", "all"] = "head"
+    after_rope: bool = False
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Softmax attention over all tokens, the last ``window``, or the block of ``chunk`` that the query is in."""
+
+    dim: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float  # of the scores, before softmax
+    rope: Rope | None = None
+    window: int | None = None  # tokens seen, the query's own included
+    chunk: int | None = None
+    bias: bool = False  # on q, k and v
+    out_bias: bool = False
+    qk_norm: QKNorm | None = None
+    gated: bool = False  # the output times the sigmoid of a projection of the input (Qwen3-Next)
+    sinks: bool = False  # a learned score a head that takes weight and gives nothing (gpt-oss)
+    softcap: float | None = None  # scores become cap * tanh(score / cap) (Gemma 2)
+    slopes: tuple[float, ...] | None = None  # ALiBi (Press et al. 2022): a head's penalty for each token of distance
+    clip: float | None = None  # bound of q, k and v (OLMo, MPT)
+
+    def tensors(self, prefix: str) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        for name, heads in self.projections.items():
+            yield from linear(prefix, name, (heads * self.head_dim, self.dim), self.bias)
+        yield from linear(prefix, "o", (self.dim, self.heads * self.head_dim), self.out_bias)
+        if self.qk_norm is not None:
+            for name, heads in (("q_norm", self.heads), ("k_norm", self.kv_heads)):
+                over = self.qk_norm.over
+                width = heads * self.head_dim if over == "all" else self.head_dim
+                yield from self.qk_norm.norm.tensors(
+                    f"{prefix}.{name}", width, heads if over == "heads" else None
+                )
+        if self.sinks:
+            yield TensorSpec(f"{prefix}.sinks", (self.heads,), "vector")
+
+    @property
+    def projections(self) -> dict[str, int]:
+        """The projections of the input and the heads that each makes, in the order they are computed in."""
+        gate = {"gate": self.heads} if self.gated else {}
+        return {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads} | gate
+
+    @property
+    def caches(self) -> tuple[CacheSpec, ...]:
+        return (KeyValues(self.kv_heads, self.head_dim, self.head_dim, self.window, self.chunk),)
+
+    @property
+    def working_values(self) -> int:
+        """Values that one token's activations take."""
+        return self.heads * self.head_dim * 4
+
+
+@dataclass(frozen=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): heads read one compressed vector a token.
+
+    The cache holds that vector and one rotated key that all heads share. ``q_rank`` None: queries are not
+    compressed.
+    """
+
+    dim: int
+    heads: int
+    q_rank: int | None
+    kv_rank: int
+    nope_dim: int  # of a head's query and key, without positions
+    rope_dim: int
+    value_dim: int
+    scale: float
+    rope: Rope
+    norm: Norm = Norm()
+    bias: bool = False  # on what compresses, and on the output
+
+    def tensors(self, prefix: str) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        width = self.heads * (self.nope_dim + self.rope_dim)
+        if self.q_rank is None:
+            yield from linear(prefix, "q", (width, self.dim), False)
+        else:
+            yield from linear(prefix, "q_down", (self.q_rank, self.dim), self.bias)
+            yield from self.norm.tensors(f"{prefix}.q_norm", self.q_rank)
+            yield from linear(prefix, "q_up", (width, self.q_rank), False)
+        yield from linear(prefix, "kv_down", (self.kv_rank + self.rope_dim, self.dim), self.bias)
+        yield from self.norm.tensors(f"{prefix}.kv_norm", self.kv_rank)
+        # one matrix a head: a query into the latent space, and a latent sum into the head's values
+        yield from linear(prefix, "k_up", (self.heads, self.kv_rank, self.nope_dim), False)
+        yield from linear(prefix, "v_up", (self.heads, self.value_dim, self.kv_rank), False)
+        yield from linear(prefix, "o", (self.dim, self.heads * self.value_dim), self.bias)
+
+    @property
+    def caches(self) -> tuple[CacheSpec, ...]:
+        return (KeyValues(1, self.rope_dim, self.kv_rank),)
+
+    @property
+    def working_values(self) -> int:
+        """Values that one token's activations take."""
+        return self.heads * (self.nope_dim + self.rope_dim + self.value_dim) * 2

@@ -1,0 +1,99 @@
+"""Blocks over channels as data: feed-forward and mixture of experts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from macllm.spec.memory import CacheSpec
+from macllm.spec.tensor import TensorSpec, linear
+
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_swiglu"]
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Feed-forward: ``down(activation(up(x)))``, or gated: ``down(activation(gate(x)) * up(x))`` (Shazeer 2020)."""
+
+    dim: int
+    hidden: int
+    activation: Activation = "silu"
+    gated: bool = True
+    bias: bool = False
+
+    caches: ClassVar[tuple[CacheSpec, ...]] = ()
+
+    def tensors(self, prefix: str) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        for name in self.inputs:
+            yield from linear(prefix, name, (self.hidden, self.dim), self.bias)
+        yield from linear(prefix, "down", (self.dim, self.hidden), self.bias)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The projections of the input."""
+        return ("gate", "up") if self.gated else ("up",)
+
+    @property
+    def working_values(self) -> int:
+        """Values that one token's activations take."""
+        return self.hidden * (3 if self.gated else 2)
+
+
+@dataclass(frozen=True)
+class MoE:
+    """A mixture of experts: each token goes through ``top_k`` of them, weighted by what the router gives them.
+
+    ``score``: softmax over all experts ("softmax"), over the chosen ones ("softmax_chosen"), or each for itself
+    ("sigmoid"). ``correction``: a bias an expert that decides who is chosen and not what it weighs (balancing
+    without an auxiliary loss, arXiv 2408.15664). ``groups``: only experts of the ``top_groups`` best groups are
+    chosen from; a group is as good as its best expert, or as its two best together (``group_score``).
+    """
+
+    dim: int
+    hidden: int  # of one expert
+    experts: int
+    top_k: int
+    activation: Activation = "silu"
+    gated: bool = True
+    bias: bool = False
+    score: Literal["softmax", "softmax_chosen", "sigmoid"] = "softmax"
+    renormalize: bool = False  # the weights of the chosen sum to one
+    weight_scale: float = 1.0
+    correction: bool = False
+    router_bias: bool = False
+    groups: int = 1
+    top_groups: int = 1
+    group_score: Literal["best", "best_two"] = "best"
+    shared: MLP | None = None  # every token goes through it too
+    shared_gated: bool = False  # its output times the sigmoid of a projection of the input
+
+    caches: ClassVar[tuple[CacheSpec, ...]] = ()
+
+    def tensors(self, prefix: str) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        yield TensorSpec(f"{prefix}.router.weight", (self.experts, self.dim), "router")
+        if self.router_bias:
+            yield TensorSpec(f"{prefix}.router.bias", (self.experts,), "bias")
+        if self.correction:
+            yield TensorSpec(f"{prefix}.correction", (self.experts,), "vector")
+        for name in self.inputs:
+            yield from linear(f"{prefix}.experts", name, (self.experts, self.hidden, self.dim), self.bias)
+        yield from linear(f"{prefix}.experts", "down", (self.experts, self.dim, self.hidden), self.bias)
+        if self.shared is not None:
+            yield from self.shared.tensors(f"{prefix}.shared")
+        if self.shared_gated:
+            yield TensorSpec(f"{prefix}.shared_gate.weight", (1, self.dim), "router")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The projections of an expert's input."""
+        return ("gate", "up") if self.gated else ("up",)
+
+    @property
+    def working_values(self) -> int:
+        """Values that one token's activations take."""
+        shared = self.shared.working_values if self.shared is not None else 0
+        return self.experts + self.top_k * (self.hidden * (3 if self.gated else 2) + self.dim) + shared
+
+
+Channel: TypeAlias = MLP | MoE

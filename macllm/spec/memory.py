@@ -1,0 +1,49 @@
+"""What a block remembers between steps, as data: from it caches are built and their bytes are known."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+STATE_BYTES = 4  # of a recurrent state's value: sums over thousands of steps want float32
+REWIND_TOKENS = 64  # that a recurrent state can always go back
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Keys and values of every token, or of those that a window or a chunk leaves in reach."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    window: int | None = None  # tokens seen, the query's own included
+    chunk: int | None = None  # tokens of one's own block of so many are seen
+
+    @property
+    def reach(self) -> int | None:
+        """The most tokens that a query sees; None: all."""
+        return self.window if self.window is not None else self.chunk
+
+    @property
+    def values_per_token(self) -> int:
+        return self.heads * (self.key_dim + self.value_dim)
+
+    def values(self, tokens: int) -> int:
+        """Values in view at ``tokens`` tokens."""
+        return self.values_per_token * min(tokens, self.reach or tokens)
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of fixed size: ``recent`` values of the last tokens in the compute type, ``sums`` in float32.
+
+    ``logged`` are the values that a token leaves so that the state can go back (see ``macllm.nn.state_cache``).
+    """
+
+    recent: int
+    sums: int
+    logged: int
+
+    def nbytes(self, value_bytes: int) -> int:
+        return self.recent * value_bytes + self.sums * STATE_BYTES
+
+
+CacheSpec: TypeAlias = KeyValues | State

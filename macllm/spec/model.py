@@ -1,0 +1,122 @@
+"""A model: layers of a mixer over positions and a block over channels, between an embedding and a head."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+from macllm.spec.attention import Attention, LatentAttention
+from macllm.spec.channel import Channel
+from macllm.spec.memory import CacheSpec, KeyValues
+from macllm.spec.names import Names
+from macllm.spec.norm import Norm
+from macllm.spec.tensor import TensorSpec, linear
+
+Mixer: TypeAlias = Attention | LatentAttention
+NormPlacement: TypeAlias = Literal["pre", "post", "sandwich", "parallel", "parallel_two"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: a mixer over positions, a block over channels (either may be missing), and where the norms stand.
+
+    ``pre``: x + f(norm(x)), one block after the other. ``post``: x + norm(f(x)) (OLMo 2). ``sandwich``:
+    x + norm(f(norm(x))) (Gemma 2). ``parallel``: x + f(norm(x)) + g(norm(x)) (Cohere); ``parallel_two``: the same
+    with a norm for each (GPT-NeoX).
+    """
+
+    mixer: Mixer | None
+    channel: Channel | None
+    placement: NormPlacement = "pre"
+    norm: Norm = Norm()
+    residual_scale: float = 1.0  # of what a block adds (Granite)
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Names of its norms."""
+        if self.placement == "parallel":
+            return ("mixer_norm",)
+        before = self.placement != "post"
+        after = self.placement in ("post", "sandwich")
+        return tuple(
+            name
+            for block, present in (("mixer", self.mixer), ("channel", self.channel))
+            if present is not None
+            for name, wanted in ((f"{block}_norm", before), (f"{block}_post_norm", after))
+            if wanted
+        )
+
+    def tensors(self, prefix: str, dim: int) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        if self.mixer is not None:
+            yield from self.mixer.tensors(f"{prefix}.mixer")
+        if self.channel is not None:
+            yield from self.channel.tensors(f"{prefix}.channel")
+        for name in self.norms:
+            yield from self.norm.tensors(f"{prefix}.{name}", dim)
+
+    @property
+    def caches(self) -> tuple[CacheSpec, ...]:
+        """What its blocks remember, the mixer's first."""
+        blocks = (self.mixer, self.channel)
+        return tuple(cache for block in blocks if block is not None for cache in block.caches)
+
+    @property
+    def working_values(self) -> int:
+        """Values that one token's activations take inside its blocks."""
+        return sum(block.working_values for block in (self.mixer, self.channel) if block is not None)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A decoder-only language model: embedding, layers, norm, head."""
+
+    family: str
+    vocab: int
+    dim: int
+    layers: tuple[Layer, ...]
+    max_context: int
+    norm: Norm = Norm()
+    tied: bool = False
+    embed_scale: float | None = None
+    embed_norm: Norm | None = None
+    positions: int | None = None  # learned positions, added to the embedding
+    head_bias: bool = False
+    logit_scale: float | None = None
+    logit_cap: float | None = None  # logits become cap * tanh(logit / cap)
+    needs_bfloat16_range: bool = False  # activations overflow float16
+    names: Names = Names()
+
+    def tensors(self) -> Iterator[TensorSpec]:
+        """Every tensor of the model under its canonical name."""
+        yield TensorSpec("embed.weight", (self.vocab, self.dim), "embedding")
+        if self.positions is not None:
+            yield TensorSpec("positions.weight", (self.positions, self.dim), "vector")
+        if self.embed_norm is not None:
+            yield from self.embed_norm.tensors("embed_norm", self.dim)
+        for index, layer in enumerate(self.layers):
+            yield from layer.tensors(f"layers.{index}", self.dim)
+        yield from self.norm.tensors("norm", self.dim)
+        if not self.tied:
+            yield from linear("", "head", (self.vocab, self.dim), self.head_bias)
+        elif self.head_bias:
+            yield TensorSpec("head.bias", (self.vocab,), "bias")
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.size for tensor in self.tensors())
+
+    @cached_property
+    def caches(self) -> tuple[CacheSpec, ...]:
+        """What all layers remember, in order."""
+        return tuple(cache for layer in self.layers for cache in layer.caches)
+
+    @property
+    def rewindable(self) -> bool:
+        """Whether every cache can drop any number of tokens that it still holds, not only the last few."""
+        return all(isinstance(cache, KeyValues) for cache in self.caches)
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The distinct reaches of attention, in order of first use; None is every token."""
+        return tuple(dict.fromkeys(cache.reach for cache in self.caches if isinstance(cache, KeyValues)))

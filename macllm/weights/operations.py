@@ -1,0 +1,142 @@
+"""What lies between stored tensors and canonical ones, done and undone: the operations of ``macllm.spec.names``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from macllm.errors import CheckpointError
+from macllm.nn.stored import Dense, Packed, Stored, concatenate, stack
+from macllm.spec.names import HeadPairs, LatentHeads, Offset, Operation, Rows, Squeezed, Stack, Transposed
+from macllm.spec.tensor import TensorSpec
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Stored tensors and the canonical ones they hold: names of both, and the operations from the first on."""
+
+    stored: tuple[str, ...]
+    canonical: tuple[TensorSpec, ...]
+    operations: tuple[Operation, ...] = ()
+
+    def load(self, stored: Sequence[Stored]) -> list[Stored]:
+        """The canonical tensors."""
+        tensors = list(stored)
+        for operation in self.operations:
+            tensors = self._load(operation, tensors)
+        return tensors
+
+    def store(self, canonical: Sequence[Stored]) -> list[Stored]:
+        """The stored tensors: the inverse."""
+        tensors = list(canonical)
+        for operation in reversed(self.operations):
+            tensors = self._store(operation, tensors)
+        return tensors
+
+    def stored_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the stored tensors. Nothing is computed."""
+        zeros: list[Stored] = [Dense(mx.zeros(tensor.shape)) for tensor in self.canonical]
+        return [tensor.shape for tensor in self.store(zeros)]
+
+    def _load(self, operation: Operation, tensors: list[Stored]) -> list[Stored]:
+        match operation:
+            case Rows(groups):
+                return self._split(tensors[0], groups)
+            case Stack():
+                return [stack(tensors)]
+            case LatentHeads(heads, nope_dim):
+                whole = tensors[0].map(lambda a: a.reshape(heads, -1, a.shape[-1]))
+                keys, values = (whole.map(lambda a: a[:, :nope_dim]), whole.map(lambda a: a[:, nope_dim:]))
+                return [_transposed(keys), values]
+        return [self._each(operation, tensor, stored=True) for tensor in tensors]
+
+    def _store(self, operation: Operation, tensors: list[Stored]) -> list[Stored]:
+        match operation:
+            case Rows(groups):
+                return [self._join(tensors, groups)]
+            case Stack():
+                return [tensors[0].rows(index) for index in range(self.canonical[0].shape[0])]
+            case LatentHeads():
+                keys, values = _transposed(tensors[0]), tensors[1]
+                return [concatenate([keys, values], axis=1).map(lambda a: a.flatten(0, 1))]
+        return [self._each(operation, tensor, stored=False) for tensor in tensors]
+
+    def _each(self, operation: Operation, tensor: Stored, *, stored: bool) -> Stored:
+        """One tensor through an operation that concerns each alone; ``stored`` says which side it is on."""
+        match operation:
+            case Offset(amount):
+                return Dense(_plain(tensor).astype(mx.float32) + (amount if stored else -amount))
+            case Transposed():
+                return tensor if self._vectors else _transposed(tensor)
+            case HeadPairs(heads):
+                return tensor.rows(_head_order(tensor.shape[0], heads, stored=stored))
+            case Squeezed(axis):
+                return tensor.map(lambda a: a.squeeze(axis) if stored else mx.expand_dims(a, axis))
+        raise AssertionError(operation)
+
+    @property
+    def _vectors(self) -> bool:
+        return not self.canonical[0].quantizable
+
+    @property
+    def _axis(self) -> int:
+        return self.canonical[0].row_axis
+
+    @property
+    def _rows(self) -> list[int]:
+        return [tensor.shape[tensor.row_axis] for tensor in self.canonical]
+
+    def _split(self, whole: Stored, groups: int) -> list[Stored]:
+        """The rows of each canonical tensor, gathered from the groups."""
+        widths = [rows // groups for rows in self._rows]
+
+        def part(first: int, width: int) -> Callable[[mx.array], mx.array]:
+            def taken(array: mx.array) -> mx.array:
+                parts = array.reshape(*_grouped(array, self._axis, groups))
+                span = slice(first, first + width)
+                piece = parts[..., span, :] if self._axis == -2 else parts[..., span]
+                return piece.reshape(*_merged(piece, self._axis))
+
+            return taken
+
+        starts = [sum(widths[:index]) for index in range(len(widths))]
+        return [whole.map(part(first, width)) for first, width in zip(starts, widths, strict=True)]
+
+    def _join(self, parts: Sequence[Stored], groups: int) -> Stored:
+        axis = self._axis
+        grouped = [part.map(lambda a: a.reshape(*_grouped(a, axis, groups))) for part in parts]
+        return concatenate(grouped, axis).map(lambda a: a.reshape(*_merged(a, axis)))
+
+
+def _grouped(array: mx.array, axis: int, groups: int) -> tuple[int, ...]:
+    """The shape with the axis of rows (counted from the end) cut into groups."""
+    shape = array.shape
+    at = len(shape) + axis
+    return (*shape[:at], groups, shape[at] // groups, *shape[at + 1 :])
+
+
+def _merged(array: mx.array, axis: int) -> tuple[int, ...]:
+    """The shape with the groups before the axis of rows undone."""
+    shape = array.shape
+    at = len(shape) + axis
+    return (*shape[: at - 1], shape[at - 1] * shape[at], *shape[at + 1 :])
+
+
+def _head_order(rows: int, heads: int, *, stored: bool) -> mx.array:
+    width = rows // heads
+    pairs = (width // 2, 2) if stored else (2, width // 2)
+    return mx.arange(rows).reshape(heads, *pairs).swapaxes(1, 2).reshape(-1)
+
+
+def _transposed(tensor: Stored) -> Stored:
+    """Of a packed matrix the values: its groups run along the other axis."""
+    array = tensor.dequantize(mx.float32) if isinstance(tensor, Packed) else tensor.array
+    return Dense(array.swapaxes(-1, -2))
+
+
+def _plain(tensor: Stored) -> mx.array:
+    if isinstance(tensor, Dense):
+        return tensor.array
+    raise CheckpointError(
+        "a norm's weight is stored quantized; convert the model again with norms in 16 bits"
+    )

@@ -1,0 +1,34 @@
+"""DeepSeek V2 and V3."""
+
+from typing import Any
+
+LATENT = {
+    "num_key_value_heads": 6,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "moe_intermediate_size": 20,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 2,
+}
+V3 = {**LATENT, "n_group": 4, "topk_group": 2}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "mscale": 0.707,
+    "mscale_all_dim": 1.0,
+}
+
+VARIANTS: dict[str, Any] = {
+    "deepseek-v3": ("deepseek_v3", V3),
+    "deepseek-v3-yarn": ("deepseek_v3", {**V3, "rope_scaling": YARN}),
+    "deepseek-v3-whole-queries": ("deepseek_v3", {**V3, "q_lora_rank": None, "rope_interleave": False}),
+    "deepseek-v3-one-group": ("deepseek_v3", {**V3, "n_group": 1, "topk_group": 1, "attention_bias": True}),
+}
