@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from macllm.spec.names import Entry, Form, Names, Offset, Operation, Rows, Stack
+from macllm.spec.names import Entry, Form, Names, Offset, Operation, Rows, Squeezed, Stack
 
 Table: TypeAlias = dict[str, tuple[Entry, ...]]
 
@@ -70,6 +70,14 @@ def experts(hub: str, mlx: str, names: Mapping[str, str] | None = None) -> Table
             Entry(mlx.replace("{name}", name), form="mlx"),
         )
         for name in ("gate", "up", "down")
+    }
+
+
+def convolutions(modules: Mapping[str, str]) -> Table:
+    """Keys of depthwise convolutions: kernels (C, 1, K) on the hub, as torch has them, (C, K, 1) by MLX's tools."""
+    return {
+        key: (Entry(stored, (Squeezed(1),), form="hub"), Entry(stored, (Squeezed(2),), form="mlx"))
+        for key, stored in modules.items()
     }
 
 

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from macllm.nn.activations import gate_function
 from macllm.nn.parameters import Parameters
 from macllm.spec import Norm
 
@@ -37,6 +38,32 @@ class LayerNorm(Module):
             return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
         y = mx.fast.layer_norm(x, None, None, self.eps) * self.weight
         return y if self.bias is None else y + self.bias
+
+
+class GatedRMSNorm(Module):
+    """RMSNorm and the gate ``silu(z)`` on the output of a recurrence: norm(y) * silu(z), or norm(y * silu(z)).
+
+    With ``groups`` the last axis is normalized in so many parts, each for itself.
+    """
+
+    def __init__(self, weight: mx.array, eps: float, *, gate_first: bool = False, groups: int = 1) -> None:
+        super().__init__()
+        self.weight = weight  # (D,)
+        self.eps = eps
+        self._gate = gate_function("silu")
+        self._gate_first, self._groups = gate_first, groups
+
+    def __call__(self, y: mx.array, z: mx.array) -> mx.array:
+        """Both (..., D)."""
+        if not self._gate_first:
+            return self._gate(z, self._normalized(y))
+        return self._normalized(self._gate(z, y))
+
+    def _normalized(self, y: mx.array) -> mx.array:
+        if self._groups == 1:
+            return mx.fast.rms_norm(y, self.weight, self.eps)
+        parts = y.reshape(*y.shape[:-1], self._groups, -1)
+        return mx.fast.rms_norm(parts, None, self.eps).reshape(y.shape) * self.weight
 
 
 AnyNorm: TypeAlias = RMSNorm | LayerNorm

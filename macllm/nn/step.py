@@ -23,6 +23,13 @@ class Step:
             return None
         return mx.arange(self.offset, self.offset + self.length) >= self.padding[:, None]
 
+    def without_padding(self, x: mx.array) -> mx.array:
+        """What tokens give (B, L, ...), zero for those that are none."""
+        valid = self.valid
+        if valid is None:
+            return x
+        return mx.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - 2)), x, mx.array(0, x.dtype))
+
     def mask(self, queries: range, keys: range, window: int | None, chunk: int | None) -> mx.array:
         """Which of ``keys`` each of ``queries`` sees (both in tokens from the sequence's first, padding included).
 

@@ -62,7 +62,7 @@ class HeadPairs:
 
 @dataclass(frozen=True)
 class Squeezed:
-    """The canonical tensor lacks an axis of length one that the stored one has at ``axis``."""
+    """The canonical tensor lacks an axis of length one that the stored one has at ``axis``; biases stay as they are."""
 
     axis: int
 

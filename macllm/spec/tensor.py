@@ -39,3 +39,10 @@ def linear(prefix: str, name: str, shape: tuple[int, ...], bias: bool) -> Iterat
     yield TensorSpec(f"{path}.weight", shape, "matrix" if len(shape) == 2 else "stack")
     if bias:
         yield TensorSpec(f"{path}.bias", shape[:-1], "bias")
+
+
+def convolution(prefix: str, name: str, channels: int, width: int, bias: bool) -> Iterator[TensorSpec]:
+    """A kernel a channel over ``width`` positions (C, K), and the bias that goes with it."""
+    yield TensorSpec(f"{prefix}.{name}.weight", (channels, width), "vector")
+    if bias:
+        yield TensorSpec(f"{prefix}.{name}.bias", (channels,), "bias")

@@ -71,6 +71,8 @@ class Relation:
             case HeadPairs(heads):
                 return tensor.rows(_head_order(tensor.shape[0], heads, stored=stored))
             case Squeezed(axis):
+                if self.canonical[0].kind == "bias":
+                    return tensor
                 return tensor.map(lambda a: a.squeeze(axis) if stored else mx.expand_dims(a, axis))
         raise AssertionError(operation)
 
