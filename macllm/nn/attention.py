@@ -7,7 +7,7 @@ from mlx.nn.layers.base import Module
 
 from macllm.nn.attend import Attend, Scores
 from macllm.nn.cache import AttentionCache
-from macllm.nn.norm import AnyNorm, make_norm
+from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
 from macllm.nn.rope import rotary
 from macllm.nn.step import Step
@@ -39,6 +39,8 @@ class AttentionBlock(Module):
         qkv = self.qkv(x)
         if spec.clip is not None:
             qkv = mx.clip(qkv, -spec.clip, spec.clip)
+        if spec.qk_norm is not None and spec.qk_norm.over == "all":
+            qkv = self._normalized_whole(qkv)
         heads = qkv.reshape(batch, length, self._heads, spec.head_dim).swapaxes(1, 2)  # (B, H + 2K, L, d)
         gate = None
         if spec.gated:
@@ -55,6 +57,8 @@ class AttentionBlock(Module):
     def _placed(self, qk: mx.array, step: Step) -> tuple[mx.array, mx.array]:
         """Queries and keys, normalized and turned."""
         norm, heads = self.spec.qk_norm, self.spec.heads
+        if norm is not None and norm.over == "all":
+            norm = None  # done, before the heads were taken apart
         if norm is not None and not norm.after_rope:
             qk = self._normalized(qk)
         if self.rope is not None:
@@ -66,13 +70,10 @@ class AttentionBlock(Module):
 
     def _normalized(self, qk: mx.array) -> mx.array:
         q, k = mx.split(qk, [self.spec.heads], axis=1)
-        if self.spec.qk_norm is not None and self.spec.qk_norm.over == "all":
-            return mx.concatenate([_over_all(self.q_norm, q), _over_all(self.k_norm, k)], axis=1)
         return mx.concatenate([self.q_norm(q), self.k_norm(k)], axis=1)
 
-
-def _over_all(norm: AnyNorm, heads: mx.array) -> mx.array:
-    """A norm over all heads (B, H, L, d) of a token as one vector."""
-    batch, count, length, width = heads.shape
-    flat = norm(heads.swapaxes(1, 2).reshape(batch, length, -1))
-    return flat.reshape(batch, length, count, width).swapaxes(1, 2)
+    def _normalized_whole(self, qkv: mx.array) -> mx.array:
+        """All queries, and all keys, of (B, L, (H + 2K) d) normalized as one vector each."""
+        spec = self.spec
+        q, k, rest = mx.split(qkv, [spec.heads * spec.head_dim, self._rotated * spec.head_dim], axis=-1)
+        return mx.concatenate([self.q_norm(q), self.k_norm(k), rest], axis=-1)

@@ -15,7 +15,7 @@ class QKNorm:
     """Normalization of queries and keys.
 
     ``over`` what: each head with one weight for all ("head"), each head with a weight of its own ("heads"), or
-    all heads as one vector ("all").
+    all heads as one vector ("all", always before rope).
     """
 
     norm: Norm = Norm()
