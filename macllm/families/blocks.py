@@ -4,7 +4,7 @@ from typing import Any
 
 from macllm.families.config import LAYER_KINDS, Config
 from macllm.families.names import Table, names, standard
-from macllm.spec import MLP, Activation, Attention, Layer, ModelSpec, MoE, Norm, QKNorm
+from macllm.spec import MLP, Activation, Attention, Layer, ModelSpec, MoE, Norm, QKNorm, Rope
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -30,8 +30,9 @@ def attention(
     qk_norm: QKNorm | None = None,
     partial: float | None = None,
     interleaved: bool = False,
+    rope: Rope | None = None,
 ) -> Attention:
-    """Full attention with rope; ``partial`` and ``interleaved`` as in :meth:`Config.rope`."""
+    """Full attention with rope: ``rope`` or the config's, ``partial`` and ``interleaved`` as in :meth:`Config.rope`."""
     dim, heads = c.integer("hidden_size"), c.integer("num_attention_heads")
     if c.get("head_dim") is None and dim % heads:
         raise c.unsupported("num_attention_heads", heads, f"a divisor of hidden_size={dim}")
@@ -47,7 +48,8 @@ def attention(
         kv_heads,
         head_dim,
         scale=head_dim**-0.5,
-        rope=c.rope(
+        rope=rope
+        or c.rope(
             head_dim, base=c.number("rope_theta", 10_000.0), partial=partial, interleaved=interleaved
         ),
         bias=bias,
