@@ -81,10 +81,15 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
     model = AutoModelForCausalLM.from_config(original).to(torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
+            if name.endswith("A_log"):
+                parameter.uniform_(-5.0, 1.0)  # states that forget within a few tokens, and ones that hardly do
+            elif parameter.ndim == 1:
                 parameter.normal_(0.0 if "bias" in name or from_zero else 1.0, 0.3)
             else:
                 parameter.normal_(0.0, 0.2)
+        for name, buffer in model.named_buffers():
+            if "bias" in name:  # of a router's choice
+                buffer.normal_(0.0, 0.3)
     model.save_pretrained(folder)
     return model
 

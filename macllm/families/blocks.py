@@ -120,12 +120,12 @@ def model(
     )
 
 
-def layer_kinds(c: Config, default: list[str]) -> list[str]:
-    """``layer_types``: one of ``full_attention`` and ``sliding_attention`` a layer."""
+def layer_kinds(c: Config, default: list[str], known: tuple[str, ...] = LAYER_KINDS) -> list[str]:
+    """``layer_types``: one of the ``known`` kinds a layer."""
     kinds: list[str] = c.get("layer_types", default)
     if not isinstance(kinds, list) or len(kinds) != len(default):
         raise c.unsupported("layer_types", kinds, f"{len(default)} entries, one a layer")
     for kind in kinds:
-        if kind not in LAYER_KINDS:
-            raise c.unsupported("layer_types", kind, " or ".join(map(repr, LAYER_KINDS)))
+        if kind not in known:
+            raise c.unsupported("layer_types", kind, " or ".join(map(repr, known)))
     return kinds

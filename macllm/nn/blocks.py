@@ -7,11 +7,13 @@ from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.moe import MoEBlock
 from macllm.nn.parameters import Parameters
-from macllm.spec import MLP, Attention, Channel, LatentAttention, Mixer, MoE
+from macllm.nn.short_conv import ShortConvBlock
+from macllm.spec import MLP, Attention, Channel, LatentAttention, Mixer, MoE, ShortConv
 
 _MIXERS: dict[type, Any] = {
     Attention: AttentionBlock,
     LatentAttention: LatentAttentionBlock,
+    ShortConv: ShortConvBlock,
 }
 _CHANNELS: dict[type, Any] = {
     MLP: MLPBlock,

@@ -11,6 +11,7 @@ from macllm.spec.memory import CacheSpec, KeyValues, State
 from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
 from macllm.spec.names import Entry, Names
 from macllm.spec.norm import Norm
+from macllm.spec.recurrent import ShortConv
 from macllm.spec.rope import (
     LinearScaling,
     Llama3Scaling,
@@ -42,6 +43,7 @@ __all__ = [
     "QKNorm",
     "Rope",
     "RopeScaling",
+    "ShortConv",
     "State",
     "TableScaling",
     "TensorKind",

@@ -10,9 +10,10 @@ from macllm.spec.channel import Channel
 from macllm.spec.memory import CacheSpec, KeyValues
 from macllm.spec.names import Names
 from macllm.spec.norm import Norm
+from macllm.spec.recurrent import ShortConv
 from macllm.spec.tensor import TensorSpec, linear
 
-Mixer: TypeAlias = Attention | LatentAttention
+Mixer: TypeAlias = Attention | LatentAttention | ShortConv
 NormPlacement: TypeAlias = Literal["pre", "post", "sandwich", "parallel", "parallel_two"]
 
 

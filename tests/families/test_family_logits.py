@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from tiny import config_of, decoder, difference, read_config, reference, tokens, variants
 
+from macllm.spec import KeyValues
+
 TOLERANCE = 1e-4  # relative; measured: 4e-6
 LENGTH = 40  # longer than the narrow windows and the original contexts of the scaled ropes
 IDS = [tokens(LENGTH), tokens(LENGTH, seed=1)]
@@ -47,6 +49,6 @@ def test_layers_beyond_the_window_see_no_further(variant: str) -> None:
     changed = [*IDS[0]]
     changed[0] = (changed[0] + 1) % model.spec.vocab
     apart = difference(logits(model, [changed])[:, -1], logits(model, [IDS[0]])[:, -1])
-    windows = [layer.mixer.window for layer in model.spec.layers]
+    windows = [cache.window if isinstance(cache, KeyValues) else None for cache in model.spec.caches]
     reach = sum(w - 1 for w in windows if w is not None) if None not in windows else LENGTH
     assert (apart > 0) == (reach >= LENGTH - 1)
