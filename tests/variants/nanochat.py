@@ -1,0 +1,10 @@
+"""nanochat."""
+
+from typing import Any
+
+VARIANTS: dict[str, Any] = {
+    "nanochat": ("nanochat", {"num_key_value_heads": None, "rope_theta": 10000.0}),
+    "nanochat-grouped": ("nanochat", {"rope_theta": 500.0, "final_logit_softcapping": 3.0, "head_dim": 12}),
+    "nanochat-biases": ("nanochat", {"attention_bias": True, "tie_word_embeddings": True}),
+    "nanochat-uncapped": ("nanochat", {"final_logit_softcapping": None}),
+}
