@@ -1,6 +1,6 @@
 """Blocks read from the config keys that most families share."""
 
-from typing import Any
+from typing import Any, Literal
 
 from macllm.families.config import LAYER_KINDS, Config
 from macllm.families.names import Table, names, standard
@@ -22,6 +22,11 @@ def rms_norm(c: Config, key: str = "rms_norm_eps", default: float = 1e-6) -> Nor
     return Norm("rms", c.number(key, default))
 
 
+def layer_norm(c: Config, key: str, *, bias: bool = True) -> Norm:
+    """LayerNorm with the config's epsilon."""
+    return Norm("layer", c.number(key, 1e-5), bias=bias)
+
+
 def attention(
     c: Config,
     *,
@@ -30,15 +35,20 @@ def attention(
     qk_norm: QKNorm | None = None,
     partial: float | None = None,
     interleaved: bool = False,
-    rope: Rope | None = None,
+    rope: Rope | Literal["stated"] | None = "stated",
 ) -> Attention:
-    """Full attention with rope: ``rope`` or the config's, ``partial`` and ``interleaved`` as in :meth:`Config.rope`."""
+    """Full attention with the rope ``stated`` in the config, where ``partial`` and ``interleaved`` are as in
+    :meth:`Config.rope`, another one, or none.
+    """
     dim, heads = c.integer("hidden_size"), c.integer("num_attention_heads")
     if c.get("head_dim") is None and dim % heads:
         raise c.unsupported("num_attention_heads", heads, f"a divisor of hidden_size={dim}")
     head_dim = c.integer("head_dim", dim // heads, low=2)
-    if head_dim % 2:
+    if rope is not None and head_dim % 2:
         raise c.unsupported("head_dim", head_dim, "an even number")
+    if rope == "stated":
+        base = c.number("rope_theta", 10_000.0)
+        rope = c.rope(head_dim, base=base, partial=partial, interleaved=interleaved)
     kv_heads = c.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise c.unsupported("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads={heads}")
@@ -48,10 +58,7 @@ def attention(
         kv_heads,
         head_dim,
         scale=head_dim**-0.5,
-        rope=rope
-        or c.rope(
-            head_dim, base=c.number("rope_theta", 10_000.0), partial=partial, interleaved=interleaved
-        ),
+        rope=rope,
         bias=bias,
         out_bias=out_bias,
         qk_norm=qk_norm,
@@ -87,9 +94,7 @@ def moe(
         raise c.unsupported("num_experts_per_tok", top_k, f"at most {experts_key}={experts}")
     name = c.only("hidden_act", ["silu"], "silu")
     c.flag("output_router_logits")
-    return MoE(
-        c.integer("hidden_size"), c.integer(hidden_key), experts, top_k, ACTIVATIONS[name], **fields
-    )
+    return MoE(c.integer("hidden_size"), c.integer(hidden_key), experts, top_k, ACTIVATIONS[name], **fields)
 
 
 def model(

@@ -15,7 +15,7 @@ from macllm.spec import LinearScaling, Llama3Scaling, Rope, RopeScaling, TableSc
 _HARMLESS = frozenset(
     """
     architectures auto_map model_type model_name torch_dtype dtype transformers_version transformers.js_config
-    use_cache initializer_range initializer_factor attention_dropout hidden_dropout resid_pdrop embd_pdrop
+    use_cache initializer_range initializer_factor attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop
     attn_implementation _attn_implementation_autoset cache_implementation is_decoder is_llama_config
     bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id decoder_start_token_id
     quantization quantization_config finetuning_task task_specific_params problem_type id2label label2id
@@ -28,7 +28,7 @@ _HARMLESS = frozenset(
     license language datasets
     """.split()
 )
-_HARMLESS_PREFIXES = ("_", "unsloth", "router_aux")
+_HARMLESS_PREFIXES = ("_", "unsloth", "router_aux", "summary_")
 
 LAYER_KINDS = ("full_attention", "sliding_attention")
 
@@ -39,6 +39,7 @@ class Config:
     def __init__(self, values: Mapping[str, Any], family: str, where: str = "config.json") -> None:
         self._values = values
         self._missing: Mapping[str, Any] = {}
+        self._other_names: Mapping[str, str] = {}
         self._read: set[str] = set()
         self.family = family
         self.where = where
@@ -47,17 +48,25 @@ class Config:
         """What the family takes for a key that is not there, where that differs from a key that is null."""
         self._missing = values
 
+    def also_named(self, **names: str) -> None:
+        """The family's own name of a key that most families call otherwise: ``hidden_size="n_embd"``."""
+        for key, name in names.items():
+            if key in self._values and self._values.get(name, self._values[key]) != self._values[key]:
+                raise self.unsupported(name, self._values[name], f"{self._values[key]!r} as {key!r} says")
+        self._other_names = names
+
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or ``default`` where the key is missing or null."""
-        self._read.add(key)
-        value = self._values[key] if key in self._values else self._missing.get(key)
+        self._read |= {key, self._other_names.get(key, key)}
+        name = self._name(key)
+        value = self._values[name] if name in self._values else self._missing.get(key)
         return default if value is None else value
 
     def integer(self, key: str, default: int | None = None, *, low: int = 1) -> int:
         """A whole number of at least ``low``. Raises ConfigError where missing without default, or out of range."""
         value = self.get(key, default)
         if value is None:
-            raise ConfigError(f"{self.where}: {key!r} is missing and family {self.family!r} needs it")
+            raise self._absent(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise self.unsupported(key, value, f"a whole number of at least {low}")
         return value
@@ -66,7 +75,7 @@ class Config:
         """A finite number above zero."""
         value = self.get(key, default)
         if value is None:
-            raise ConfigError(f"{self.where}: {key!r} is missing and family {self.family!r} needs it")
+            raise self._absent(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise self.unsupported(key, value, "a number above 0")
         return float(value)
@@ -87,8 +96,18 @@ class Config:
 
     def unsupported(self, key: str, value: object, expected: str) -> ConfigError:
         return ConfigError(
-            f"{self.where}: {key}={value!r} is not supported by family {self.family!r} (expected {expected})"
+            f"{self.where}: {self._name(key)}={value!r} is not supported by family {self.family!r} "
+            f"(expected {expected})"
         )
+
+    def _absent(self, key: str) -> ConfigError:
+        return ConfigError(
+            f"{self.where}: {self._name(key)!r} is missing and family {self.family!r} needs it"
+        )
+
+    def _name(self, key: str) -> str:
+        """The name that a key has in this config."""
+        return key if key in self._values else self._other_names.get(key, key)
 
     def refuse_unread(self) -> None:
         """Raises ConfigError for a key that was not read and is not known to be harmless.
@@ -104,7 +123,13 @@ class Config:
                 )
 
     def rope(
-        self, dims: int, *, base: float, kind: str | None = None, partial: float | None = None, interleaved: bool = False
+        self,
+        dims: int,
+        *,
+        base: float,
+        kind: str | None = None,
+        partial: float | None = None,
+        interleaved: bool = False,
     ) -> Rope:
         """The rotary embedding of heads of ``dims``, in either form of config.
 

@@ -1,6 +1,7 @@
 """Gemma 1 and 2, and Gemma 3's text part."""
 
 from dataclasses import replace
+from typing import Any
 
 from macllm.families.blocks import attention, layer_kinds, mlp, model, rms_norm
 from macllm.families.config import Config
@@ -92,7 +93,7 @@ def _layers(c: Config, kinds: list[str], full: Attention, sliding: Attention) ->
     ]
 
 
-def _model(c: Config, layers: list[Layer], **fields: object) -> ModelSpec:
+def _model(c: Config, layers: list[Layer], **fields: Any) -> ModelSpec:
     """Tied, the embedding scaled, norms stored less 1."""
     return model(
         c,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from macllm.spec.names import Entry, Form, Names, Offset, Operation, Rows, Squeezed, Stack
+from macllm.spec.names import Entry, Form, Names, Offset, Operation, Rows, Squeezed, Stack, Transposed
 
 Table: TypeAlias = dict[str, tuple[Entry, ...]]
 
@@ -45,7 +45,9 @@ def standard(placement: str = "pre", layers: str = "model.layers.{i}.") -> Table
     table = {f"{_LAYER}{key}": (Entry(f"{layers}{module}"),) for key, module in _MODULES.items()}
     table |= {f"{_LAYER}{key}": (Entry(f"{layers}{module}"),) for key, module in _NORMS[placement].items()}
     table |= {key: (Entry(stored),) for key, stored in _OUTER.items()}
-    return table | experts(f"{layers}mlp.experts.{{e}}.{{name}}_proj", f"{layers}mlp.switch_mlp.{{name}}_proj")
+    return table | experts(
+        f"{layers}mlp.experts.{{e}}.{{name}}_proj", f"{layers}mlp.switch_mlp.{{name}}_proj"
+    )
 
 
 def renamed(modules: Mapping[str, str], form: Form | None = None) -> Table:
@@ -56,6 +58,22 @@ def renamed(modules: Mapping[str, str], form: Form | None = None) -> Table:
 def fused(stored: str, *keys: str, groups: int = 1, before: Sequence[Operation] = ()) -> Table:
     """Keys whose modules are the rows of one stored tensor; ``before`` leads from what is stored to those rows."""
     return dict.fromkeys(keys, (Entry(stored, (*before, Rows(groups)), keys=keys),))
+
+
+def transposed(table: Table) -> Table:
+    """The modules of a table, stored as (I, O)."""
+    return {
+        key: tuple(replace(entry, operations=(Transposed(), *entry.operations)) for entry in entries)
+        for key, entries in table.items()
+    }
+
+
+def prefixed(table: Table, *prefixes: str) -> Table:
+    """The modules of a table under one of these prefixes."""
+    return {
+        key: tuple(replace(entry, stored=prefix + entry.stored) for prefix in prefixes for entry in entries)
+        for key, entries in table.items()
+    }
 
 
 def experts(hub: str, mlx: str, names: Mapping[str, str] | None = None) -> Table:

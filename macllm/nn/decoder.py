@@ -65,7 +65,7 @@ class Decoder(Module):
         if spec.tied and spec.head_bias:
             self.head_bias = parameters.vector("head.bias")
         if spec.positions is not None:
-            self.positions = parameters.vector("positions.weight")
+            self.positions = parameters.embedding("positions")
         if spec.embed_norm is not None:
             self.embed_norm = make_norm(spec.embed_norm, parameters, "embed_norm")
         self.layers = [
@@ -130,11 +130,5 @@ class Decoder(Module):
         if self.spec.embed_scale is not None:
             x = x * mx.array(self.spec.embed_scale, x.dtype)
         if self.spec.positions is not None:
-            places = mx.arange(step.length) + _column(step.position)
-            x = x + self.positions[mx.maximum(places, 0)]
+            x = x + self.positions(step.positions)
         return self.embed_norm(x) if self.spec.embed_norm is not None else x
-
-
-def _column(position: int | mx.array) -> int | mx.array:
-    """A position, or one a row (B,) beside tokens (B, L)."""
-    return position if isinstance(position, int) else position[:, None]

@@ -17,6 +17,13 @@ class Step:
         self._masks: dict[tuple[object, ...], mx.array] = {}
 
     @property
+    def positions(self) -> mx.array:
+        """The position of each token (L,), or (B, L) where rows have their own; 0 for padding."""
+        if isinstance(self.position, int):
+            return mx.arange(self.position, self.position + self.length)
+        return mx.maximum(mx.arange(self.length) + self.position[:, None], 0)
+
+    @property
     def valid(self) -> mx.array | None:
         """Booleans (B, L), True for tokens that are no padding; None: all are."""
         if self.padding is None:

@@ -92,7 +92,7 @@ class ModelSpec:
         """Every tensor of the model under its canonical name."""
         yield TensorSpec("embed.weight", (self.vocab, self.dim), "embedding")
         if self.positions is not None:
-            yield TensorSpec("positions.weight", (self.positions, self.dim), "vector")
+            yield TensorSpec("positions.weight", (self.positions, self.dim), "embedding")
         if self.embed_norm is not None:
             yield from self.embed_norm.tensors("embed_norm", self.dim)
         for index, layer in enumerate(self.layers):

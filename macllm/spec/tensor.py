@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 # A stack is several matrices of one shape (N, O, I): experts, or heads of a latent attention. A vector is any small
-# parameter that is computed with as it is: convolution kernels, decays, sinks, learned positions.
+# parameter that is computed with as it is: convolution kernels, decays, sinks.
 TensorKind: TypeAlias = Literal["matrix", "embedding", "router", "stack", "norm", "bias", "vector"]
 
 
