@@ -31,6 +31,8 @@ class AttentionBlock(Module):
             self.k_norm = make_norm(spec.qk_norm.norm, parameters, f"{prefix}.k_norm")
         if spec.sinks:
             self.sinks = parameters.vector(f"{prefix}.sinks")
+        if spec.out_norm is not None:
+            self.out_norm = make_norm(spec.out_norm, parameters, f"{prefix}.out_norm")
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[AttentionCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
@@ -52,7 +54,8 @@ class AttentionBlock(Module):
         y = self._attend(q, k, v, step, self.get("sinks"))
         if gate is not None:
             y = y * mx.sigmoid(gate)
-        return self.o(y.swapaxes(1, 2).reshape(batch, length, -1))
+        y = y.swapaxes(1, 2).reshape(batch, length, -1)
+        return self.o(self.out_norm(y) if "out_norm" in self else y)
 
     def _placed(self, qk: mx.array, step: Step) -> tuple[mx.array, mx.array]:
         """Queries and keys, normalized and turned."""

@@ -4,6 +4,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm.nn.activations import activation_function, gate_function
+from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
 from macllm.spec import MLP
 
@@ -15,6 +16,8 @@ class MLPBlock(Module):
         super().__init__()
         self.up = parameters.linear(prefix, *spec.inputs, bias=spec.bias)
         self.down = parameters.linear(prefix, "down", bias=spec.bias)
+        if spec.down_norm is not None:
+            self.down_norm = make_norm(spec.down_norm, parameters, f"{prefix}.down_norm")
         self._gate = gate_function(spec.activation) if spec.gated else None
         self._activate = activation_function(spec.activation) if not spec.gated else None
 
@@ -25,4 +28,4 @@ class MLPBlock(Module):
             y = self._gate(*mx.split(y, 2, axis=-1))  # (B, L, hidden) each
         elif self._activate is not None:
             y = self._activate(y)
-        return self.down(y)
+        return self.down(self.down_norm(y) if "down_norm" in self else y)

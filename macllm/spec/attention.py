@@ -43,6 +43,7 @@ class Attention:
     softcap: float | None = None  # scores become cap * tanh(score / cap) (Gemma 2)
     slopes: tuple[float, ...] | None = None  # ALiBi (Press et al. 2022): a head's penalty for each token of distance
     clip: float | None = None  # bound of q, k and v (OLMo, MPT)
+    out_norm: Norm | None = None  # of what all heads found, as one vector, before o (BitNet b1.58)
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:
         """Its tensors under their canonical names."""
@@ -58,6 +59,8 @@ class Attention:
                 )
         if self.sinks:
             yield TensorSpec(f"{prefix}.sinks", (self.heads,), "vector")
+        if self.out_norm is not None:
+            yield from self.out_norm.tensors(f"{prefix}.out_norm", self.heads * self.head_dim)
 
     @property
     def projections(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from macllm.spec.memory import CacheSpec
+from macllm.spec.norm import Norm
 from macllm.spec.tensor import TensorSpec, linear
 
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_swiglu"]
@@ -19,11 +20,14 @@ class MLP:
     activation: Activation = "silu"
     gated: bool = True
     bias: bool = False
+    down_norm: Norm | None = None  # of the hidden values, before down (BitNet b1.58)
 
     caches: ClassVar[tuple[CacheSpec, ...]] = ()
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:
         """Its tensors under their canonical names."""
+        if self.down_norm is not None:
+            yield from self.down_norm.tensors(f"{prefix}.down_norm", self.hidden)
         for name in self.inputs:
             yield from linear(prefix, name, (self.hidden, self.dim), self.bias)
         yield from linear(prefix, "down", (self.dim, self.hidden), self.bias)
