@@ -22,6 +22,13 @@ def is_native(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in FAMILIES
 
 
+def keys_read(config: Mapping[str, Any]) -> frozenset[str]:
+    """The keys that the family of a native model's config looks at, whether they are there or not."""
+    reader = Config(config, config["model_type"])
+    FAMILIES[reader.family](reader)
+    return reader.read
+
+
 def spec_from_config(config: Mapping[str, Any], where: str = "config.json") -> ModelSpec:
     """The spec of a native model. Raises ConfigError naming ``where``, the key and the value."""
     model_type = config.get("model_type")

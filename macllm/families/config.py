@@ -55,6 +55,11 @@ class Config:
                 raise self.unsupported(name, self._values[name], f"{self._values[key]!r} as {key!r} says")
         self._other_names = names
 
+    @property
+    def read(self) -> frozenset[str]:
+        """The keys that were looked at, whether they are there or not."""
+        return frozenset(self._read)
+
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or ``default`` where the key is missing or null."""
         self._read |= {key, self._other_names.get(key, key)}

@@ -4,15 +4,31 @@ from typing import Any
 
 from macllm.nn.attention import AttentionBlock
 from macllm.nn.latent_attention import LatentAttentionBlock
+from macllm.nn.mamba import MambaBlock
+from macllm.nn.mamba2 import Mamba2Block
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.moe import MoEBlock
+from macllm.nn.parallel_mixers import ParallelMixersBlock
 from macllm.nn.parameters import Parameters
 from macllm.nn.short_conv import ShortConvBlock
-from macllm.spec import MLP, Attention, Channel, LatentAttention, Mixer, MoE, ShortConv
+from macllm.spec import (
+    MLP,
+    Attention,
+    Channel,
+    LatentAttention,
+    Mamba,
+    Mamba2,
+    Mixer,
+    MoE,
+    ParallelMixers,
+    ShortConv,
+)
 
 _MIXERS: dict[type, Any] = {
     Attention: AttentionBlock,
     LatentAttention: LatentAttentionBlock,
+    Mamba: MambaBlock,
+    Mamba2: Mamba2Block,
     ShortConv: ShortConvBlock,
 }
 _CHANNELS: dict[type, Any] = {
@@ -23,6 +39,9 @@ _CHANNELS: dict[type, Any] = {
 
 def mixer_block(spec: Mixer, parameters: Parameters, prefix: str) -> Any:
     """The block over positions: called with states (B, L, D), the step and its caches."""
+    if isinstance(spec, ParallelMixers):
+        parts = {name: mixer_block(mixer, parameters, f"{prefix}.{name}") for name, mixer in spec.mixers}
+        return ParallelMixersBlock(spec, parts)
     return _MIXERS[type(spec)](spec, parameters, prefix)
 
 

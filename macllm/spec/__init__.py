@@ -7,6 +7,7 @@ lay out the same tensors is data too (``macllm.spec.names``).
 
 from macllm.spec.attention import Attention, LatentAttention, QKNorm
 from macllm.spec.channel import MLP, Activation, Channel, MoE
+from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State
 from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
 from macllm.spec.names import Entry, Names
@@ -34,12 +35,15 @@ __all__ = [
     "Layer",
     "LinearScaling",
     "Llama3Scaling",
+    "Mamba",
+    "Mamba2",
     "Mixer",
     "MoE",
     "ModelSpec",
     "Names",
     "Norm",
     "NormPlacement",
+    "ParallelMixers",
     "QKNorm",
     "Rope",
     "RopeScaling",

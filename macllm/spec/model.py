@@ -7,13 +7,14 @@ from typing import Literal, TypeAlias
 
 from macllm.spec.attention import Attention, LatentAttention
 from macllm.spec.channel import Channel
+from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues
 from macllm.spec.names import Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import ShortConv
 from macllm.spec.tensor import TensorSpec, linear
 
-Mixer: TypeAlias = Attention | LatentAttention | ShortConv
+Mixer: TypeAlias = Attention | LatentAttention | Mamba | Mamba2 | ParallelMixers | ShortConv
 NormPlacement: TypeAlias = Literal["pre", "post", "sandwich", "parallel", "parallel_two"]
 
 
@@ -31,6 +32,13 @@ class Layer:
     placement: NormPlacement = "pre"
     norm: Norm = Norm()
     residual_scale: float = 1.0  # of what a block adds (Granite)
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """Its mixer, or each of several side by side."""
+        if isinstance(self.mixer, ParallelMixers):
+            return tuple(mixer for _, mixer in self.mixer.mixers)
+        return (self.mixer,) if self.mixer is not None else ()
 
     @property
     def norms(self) -> tuple[str, ...]:

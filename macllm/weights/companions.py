@@ -1,12 +1,14 @@
 """The files of a model folder beside the weights: config in the form every reader knows, tokenizer, licence."""
 
+import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from macllm.families import keys_read
 from macllm.quantization import QuantizationPlan
-from macllm.spec import Attention, ModelSpec
+from macllm.spec import Attention, Mamba, Mamba2, Mixer, ModelSpec
 from macllm.weights.model_files import ModelFiles
 
 # Copied from a folder as they are. Code is not: nothing is run from a model folder.
@@ -30,6 +32,7 @@ _COPIED = (
     "NOTICE*",
     "USE_POLICY*",
 )
+_OLDER_KINDS = {"linear_attention": "mamba", "full_attention": "attention"}
 
 
 def copied_files(folder: Path) -> Iterator[Path]:
@@ -73,22 +76,49 @@ def portable(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
         if older is not None:
             del config["rope_parameters"]
             config |= older
-    mixers = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, Attention)]
-    known: dict[str, Any] = {"tie_word_embeddings": spec.tied}
-    if spec.norm.kind == "rms":
-        known["rms_norm_eps"] = spec.norm.eps
-    if mixers:
-        known["num_key_value_heads"] = mixers[0].kv_heads
-    for key, value in known.items():
-        config.setdefault(key, value)
-    turning = [mixer for mixer in mixers if mixer.rope is not None]
-    if turning and "rope_parameters" not in config:
-        full = next((mixer for mixer in turning if mixer.window is None), turning[0])
-        config.setdefault("rope_theta", full.rope.base if full.rope is not None else None)
+    mixers = [mixer for layer in spec.layers for mixer in layer.mixers]
+    if any(isinstance(mixer, Mamba2) for mixer in mixers):
+        config |= _older_mamba(config)
+    read = keys_read(config)  # other families have other words for the same
+    for key, value in _stated(spec, mixers).items():
+        if key in read and not (key == "rope_theta" and "rope_parameters" in config):
+            config.setdefault(key, value)
     pattern = config.get("_sliding_window_pattern")
     if pattern is not None and _follows(config.get("layer_types"), pattern):
         config.setdefault("sliding_window_pattern", pattern)
     return config
+
+
+def _stated(spec: ModelSpec, mixers: Sequence[Mixer]) -> dict[str, Any]:
+    """Values by the keys that configs often leave out."""
+    stated: dict[str, Any] = {"tie_word_embeddings": spec.tied}
+    if spec.norm.kind == "rms":
+        stated |= {"rms_norm_eps": spec.norm.eps, "layer_norm_epsilon": spec.norm.eps}
+    attentive = [mixer for mixer in mixers if isinstance(mixer, Attention)]
+    if attentive:
+        stated["num_key_value_heads"] = attentive[0].kv_heads
+    turning = [mixer for mixer in attentive if mixer.rope is not None]
+    if turning:
+        full = next((mixer for mixer in turning if mixer.window is None), turning[0])
+        stated["rope_theta"] = full.rope.base if full.rope is not None else None
+    inner = [mixer.inner for mixer in mixers if isinstance(mixer, Mamba | Mamba2)]
+    if inner:
+        stated["intermediate_size"] = inner[0]  # where it is left out there is no feed-forward block
+        if attentive:
+            stated["head_dim"] = attentive[0].head_dim
+    return stated
+
+
+def _older_mamba(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What mlx-lm's classes take in the older form only: names of layers, numbers, and no positions by a name."""
+    older: dict[str, Any] = {}
+    if isinstance(kinds := config.get("layer_types"), list):
+        older["layer_types"] = [_OLDER_KINDS.get(kind, kind) for kind in kinds]
+    if isinstance(limits := config.get("time_step_limit"), list):
+        older["time_step_limit"] = [math.inf if isinstance(limit, Mapping) else limit for limit in limits]
+    if config.get("position_embedding_type", "rope") is None:
+        older["position_embedding_type"] = "nope"
+    return older
 
 
 def _older_rope(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
