@@ -40,7 +40,7 @@ def _held(cache: CacheSpec, tokens: int, value_bytes: int, chunk: int) -> int:
         kept = KEPT_WINDOWS * cache.reach + chunk if cache.reach is not None else tokens
         return cache.values_per_token * value_bytes * min(tokens, kept)
     # the state, up to three checkpoints, and the inputs since the oldest
-    return 4 * cache.nbytes(value_bytes) + cache.logged * value_bytes * min(tokens, 2 * REWIND_TOKENS)
+    return 4 * cache.nbytes(value_bytes) + cache.logged * value_bytes * min(tokens, 3 * REWIND_TOKENS)
 
 
 def kv_bytes_per_token(spec: ModelSpec, value_bytes: int = 2) -> int:
