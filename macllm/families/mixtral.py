@@ -18,11 +18,13 @@ _NAMES = renamed({"layers.{i}.channel.router": "model.layers.{i}.block_sparse_mo
 @family("mixtral")
 def mixtral(c: Config) -> ModelSpec:
     """Mixtral (Jiang et al. 2024): Mistral with two of eight experts for each token."""
-    c.where_missing(num_key_value_heads=8)
+    c.where_missing(num_key_value_heads=8, rope_theta=1_000_000.0)
     c.get("router_jitter_noise")  # training only
     window = c.get("sliding_window")
     mixer = replace(attention(c), window=c.integer("sliding_window") if window is not None else None)
     channel = moe(c, experts_key="num_local_experts", hidden_key="intermediate_size", score="softmax_chosen")
     return model(
-        c, [Layer(mixer, channel, norm=rms_norm(c, default=1e-5))] * c.integer("num_hidden_layers"), table=_NAMES
+        c,
+        [Layer(mixer, channel, norm=rms_norm(c, default=1e-5))] * c.integer("num_hidden_layers"),
+        table=_NAMES,
     )
