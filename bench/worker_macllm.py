@@ -34,7 +34,7 @@ LOADING = (
     "numpy",
     "tokenizers",
     "macllm.weights.gguf_checkpoint",
-    "macllm.weights.gguf_config",
+    "macllm.weights.gguf.config",
     "macllm.tokenizer.gguf",
 )
 SAMPLE_EVERY_S = 0.003

@@ -254,7 +254,9 @@ def _gguf_tensors(file: "GGUFFile", dtype: str) -> Iterator[_Tensor]:
 
 
 def _folder_tensors(files: "ModelFiles") -> Iterator[_Tensor]:
-    checkpoint = files.folder_checkpoint()
+    from macllm.weights.safetensors import SafetensorsCheckpoint
+
+    checkpoint = SafetensorsCheckpoint(files.path, files.config)
     for name in checkpoint.names():
         packing, format_ = checkpoint.quantization(name), checkpoint.placement(name)
         placement = "stays packed" if packing is not None else "computed in 16 bits"

@@ -41,7 +41,6 @@ class Config:
         self._missing: Mapping[str, Any] = {}
         self._other_names: Mapping[str, str] = {}
         self._read: set[str] = set()
-        self._parts: list[Config] = []
         self.family = family
         self.where = where
 
@@ -120,8 +119,6 @@ class Config:
 
         A key that is null or false switches nothing on and passes.
         """
-        for part in self._parts:
-            part.refuse_unread()
         for key, value in self._values.items():
             known = key in self._read or key in _HARMLESS or key.startswith(_HARMLESS_PREFIXES)
             if not known and value is not None and value is not False:
@@ -171,12 +168,6 @@ class Config:
             raise self.unsupported(key, value, "a mapping")
         return value
 
-    def part(self, key: str) -> "Config":
-        """The config inside this one under ``key``, read as strictly."""
-        part = self._within(key, self.mapping(key))
-        self._parts.append(part)
-        return part
-
     def _within(self, key: str, values: Mapping[str, Any]) -> "Config":
         return Config(values, self.family, f"{self.where}: {key}")
 
@@ -225,7 +216,7 @@ def _mscale(factor: float, weight: float) -> float:
 
 
 def _table(values: Config, count: int) -> TableScaling:
-    """The factors of a GGUF's ``rope_freqs``, as ``macllm.weights.gguf_config`` hands them on."""
+    """The factors of a GGUF's ``rope_freqs``, as ``macllm.weights.gguf.rope`` hands them on."""
     factors = values.get("factors")
     if not isinstance(factors, list) or len(factors) != count:
         raise values.unsupported("factors", factors, f"a list of {count} numbers")

@@ -55,9 +55,9 @@ class LatentHeads:
 
 @dataclass(frozen=True)
 class HeadPairs:
-    """Rows of each head stored in pairs (0, d/2, 1, d/2 + 1, ...), for a rotation that turns neighbours."""
+    """Rows of each head of ``width`` stored in pairs (0, d/2, 1, d/2 + 1, ...), for a rotation of neighbours."""
 
-    heads: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,23 @@ class Squeezed:
     axis: int
 
 
-Operation: TypeAlias = Offset | Rows | Stack | Transposed | LatentHeads | HeadPairs | Squeezed
+@dataclass(frozen=True)
+class Reshaped:
+    """Stored in another shape, its values in the same order."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Each:
+    """What was done to each of several tensors alone: the operations of the first, of the second, ..."""
+
+    operations: "tuple[tuple[Operation, ...], ...]"
+
+
+Operation: TypeAlias = (
+    Offset | Rows | Stack | Transposed | LatentHeads | HeadPairs | Squeezed | Reshaped | Each
+)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from macllm import fit
 from macllm.errors import ConfigError, SourceError, TokenizerError
 from macllm.families import is_native, spec_from_config
-from macllm.quantization import TERNARY, Quantization, QuantizationPlan
+from macllm.quantization import Quantization, QuantizationPlan
 from macllm.spec import ModelSpec
-from macllm.weights.gguf_names import gguf_naming
 from macllm.weights.names import Naming, hugging_face
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from macllm.tokenizer.base import Tokenizer
     from macllm.weights.checkpoint import Checkpoint
     from macllm.weights.gguf_file import GGUFFile
-    from macllm.weights.safetensors import SafetensorsCheckpoint
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,9 @@ class ModelFiles:
     def naming(self) -> Naming:
         """Where each tensor is stored. Raises CheckpointError for a folder whose weights are not whole."""
         if self.gguf is not None:
-            return gguf_naming(self.spec, self.gguf.metadata["general.architecture"])
+            from macllm.weights.gguf.names import gguf_naming
+
+            return gguf_naming(self.spec, self.gguf.metadata["general.architecture"], self.gguf.tensors)
         if not any(self.path.glob("*.safetensors")):
             return hugging_face(self.spec)
         from macllm.weights.safetensors import folder_form, read_headers
@@ -99,10 +99,8 @@ class ModelFiles:
         As MLX's tools do it, a matrix whose input is no multiple of its group stays plain.
         """
         naming = hugging_face(self.spec)
-        ternary = TERNARY if self.plan.ternary is not None else None
         planned = {
             tensor: self.plan.of(naming.module(tensor.name))
-            or (ternary if tensor.kind == "matrix" and tensor.name != "head.weight" else None)
             for tensor in self.spec.tensors()
             if tensor.quantizable
         }
@@ -117,15 +115,8 @@ class ModelFiles:
             from macllm.weights.gguf_checkpoint import GGUFCheckpoint
 
             return GGUFCheckpoint(self.gguf, dtype)
-        return self.folder_checkpoint()
-
-    def folder_checkpoint(self) -> "SafetensorsCheckpoint":
-        """The weights of a folder, as they are."""
         from macllm.weights.safetensors import SafetensorsCheckpoint
-        from macllm.weights.ternary import TernaryCheckpoint
 
-        if self.plan.ternary is not None and self.native:
-            return TernaryCheckpoint(self.path, self.config, self.plan.ternary, self.spec, self.naming)
         return SafetensorsCheckpoint(self.path, self.config)
 
     def tokenizer(self) -> "Tokenizer":
@@ -171,7 +162,7 @@ def open_model(path: Path) -> ModelFiles:
 
 
 def _open_gguf(path: Path) -> ModelFiles:
-    from macllm.weights.gguf_config import hf_config
+    from macllm.weights.gguf.config import hf_config
     from macllm.weights.gguf_file import GGUFFile
 
     file = GGUFFile.open(path)

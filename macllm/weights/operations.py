@@ -7,7 +7,18 @@ import mlx.core as mx
 
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Dense, Packed, Stored, concatenate, stack
-from macllm.spec.names import HeadPairs, LatentHeads, Offset, Operation, Rows, Squeezed, Stack, Transposed
+from macllm.spec.names import (
+    Each,
+    HeadPairs,
+    LatentHeads,
+    Offset,
+    Operation,
+    Reshaped,
+    Rows,
+    Squeezed,
+    Stack,
+    Transposed,
+)
 from macllm.spec.tensor import TensorSpec
 
 
@@ -48,6 +59,9 @@ class Relation:
                 whole = tensors[0].map(lambda a: a.reshape(heads, -1, a.shape[-1]))
                 keys, values = (whole.map(lambda a: a[:, :nope_dim]), whole.map(lambda a: a[:, nope_dim:]))
                 return [_transposed(keys), values]
+            case Each(own):
+                pairs = zip(self._apart(own), tensors, strict=True)
+                return [relation.load([tensor])[0] for relation, tensor in pairs]
         return [self._each(operation, tensor, stored=True) for tensor in tensors]
 
     def _store(self, operation: Operation, tensors: list[Stored]) -> list[Stored]:
@@ -59,6 +73,9 @@ class Relation:
             case LatentHeads():
                 keys, values = _transposed(tensors[0]), tensors[1]
                 return [concatenate([keys, values], axis=1).map(lambda a: a.flatten(0, 1))]
+            case Each(own):
+                pairs = zip(self._apart(own), tensors, strict=True)
+                return [relation.store([tensor])[0] for relation, tensor in pairs]
         return [self._each(operation, tensor, stored=False) for tensor in tensors]
 
     def _each(self, operation: Operation, tensor: Stored, *, stored: bool) -> Stored:
@@ -68,13 +85,20 @@ class Relation:
                 return Dense(_plain(tensor).astype(mx.float32) + (amount if stored else -amount))
             case Transposed():
                 return tensor if self._vectors else _transposed(tensor)
-            case HeadPairs(heads):
-                return tensor.rows(_head_order(tensor.shape[0], heads, stored=stored))
+            case HeadPairs(width):
+                return tensor.rows(_head_order(tensor.shape[0], width, stored=stored))
+            case Reshaped(shape):
+                return Dense(_values(tensor).reshape(self.canonical[0].shape if stored else shape))
             case Squeezed(axis):
                 if self.canonical[0].kind == "bias":
                     return tensor
                 return tensor.map(lambda a: a.squeeze(axis) if stored else mx.expand_dims(a, axis))
         raise AssertionError(operation)
+
+    def _apart(self, operations: Sequence[tuple[Operation, ...]]) -> list["Relation"]:
+        """The canonical tensors one by one, each with operations of its own."""
+        pairs = zip(self.canonical, operations, strict=True)
+        return [Relation(self.stored, (tensor,), own) for tensor, own in pairs]
 
     @property
     def _vectors(self) -> bool:
@@ -124,16 +148,18 @@ def _merged(array: mx.array, axis: int) -> tuple[int, ...]:
     return (*shape[: at - 1], shape[at - 1] * shape[at], *shape[at + 1 :])
 
 
-def _head_order(rows: int, heads: int, *, stored: bool) -> mx.array:
-    width = rows // heads
+def _head_order(rows: int, width: int, *, stored: bool) -> mx.array:
     pairs = (width // 2, 2) if stored else (2, width // 2)
-    return mx.arange(rows).reshape(heads, *pairs).swapaxes(1, 2).reshape(-1)
+    return mx.arange(rows).reshape(-1, *pairs).swapaxes(1, 2).reshape(-1)
 
 
 def _transposed(tensor: Stored) -> Stored:
     """Of a packed matrix the values: its groups run along the other axis."""
-    array = tensor.dequantize(mx.float32) if isinstance(tensor, Packed) else tensor.array
-    return Dense(array.swapaxes(-1, -2))
+    return Dense(_values(tensor).swapaxes(-1, -2))
+
+
+def _values(tensor: Stored) -> mx.array:
+    return tensor.dequantize(mx.float32) if isinstance(tensor, Packed) else tensor.array
 
 
 def _plain(tensor: Stored) -> mx.array:

@@ -7,10 +7,12 @@ from typing import Any
 import llama_cpp_peer as peer
 import numpy as np
 import pytest
-from gguf_converter import Converter, architecture
+from gguf_converter import Conversion, architecture, tensors_of
+from gguf_export import export
 from gguf_maker import tokenizer_keys
+from gguf_variants import converted_variants, gguf_config
 from test_starter_quality import negative_log_likelihood, real_text
-from tiny import LLAMA3, config_of, difference, write_model
+from tiny import difference, read_config, write_model
 
 import macllm
 from macllm.weights.gguf_file import GGUFFile
@@ -26,33 +28,12 @@ def llama_cpp() -> None:
 COUNT = 48  # tokens: six windows of the tiny models
 
 # name -> (variant of the tiny models, what differs from its config)
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    name: (name, {})
-    for name in (
-        "llama",
-        "llama-tied",
-        "llama-biases",
-        "llama-head-dim",
-        "llama-multi-head",
-        "llama-multi-query",
-        "llama3-rope",
-        "llama-linear-rope",
-        "mistral",
-        "qwen2",
-        "qwen2-tied",
-        "qwen2-yarn",
-        "qwen3",
-        "qwen3-tied",
-        "qwen3-yarn",
-        "gemma3",
-        "gemma3-linear-rope",
-    )
-}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in converted_variants()}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 MODELS["llama3-as-released"] = (
     "llama3-rope",
     {"rope_theta": 1e4, "head_dim": 16, "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192}},
 )
-MODELS["gemma3-wide-window"] = ("gemma3-wide-window", {"query_pre_attn_scalar": 8})
 MODELS["gemma3-27b"] = ("gemma3", {"num_hidden_layers": 62, "query_pre_attn_scalar": 48 // 6})
 
 
@@ -60,10 +41,8 @@ class Tiny:
     """A tiny model of transformers, and GGUF files of it."""
 
     def __init__(self, folder: Path, variant: str, changes: Mapping[str, Any]) -> None:
-        config = config_of(variant) | changes
+        config = gguf_config(variant) | changes
         self.architecture = architecture(config)
-        if self.architecture == "gemma3":  # no key holds it: readers take the width of a head
-            config.setdefault("query_pre_attn_scalar", config["head_dim"])
         self._tokenizer = tokenizer_keys(self.architecture)
         self.config = config | {"vocab_size": len(self._tokenizer["tokenizer.ggml.tokens"])}
         self.folder = folder
@@ -73,10 +52,13 @@ class Tiny:
     def gguf(self, **keys: Any) -> Path:
         """The model as a file; ``keys`` of its architecture are changed, or removed where None."""
         path = self.folder / f"{self.architecture}.gguf"
-        tensors = {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
         named = {f"{self.architecture}.{key}": value for key, value in keys.items()}
-        Converter(self.config, tensors).write(path, self._tokenizer | named)
-        return path
+        conversion = Conversion(read_config(self.folder / "original"), tensors_of(self.folder / "original"))
+        return conversion.write(path, self._tokenizer | named)
+
+    def exported(self) -> Path:
+        """The model as a file of our own making."""
+        return export(self.config, self.folder / "original", self.folder / "exported.gguf", self._tokenizer)
 
     def original_logits(self) -> np.ndarray:
         import torch
@@ -99,6 +81,7 @@ def test_every_family_agrees_with_llama_cpp_and_transformers(name: str, tmp_path
     print(f"{name}: macllm {difference(ours, original):.0e}, llama.cpp {difference(theirs, original):.0e}")
     assert difference(ours, original) < 2e-5
     assert difference(ours, theirs) < near(name)
+    assert difference(peer.logits(tiny.exported(), tiny.ids, tmp_path), original) < near(name)
 
 
 # Keys that files have or lack: (variant, keys, whether they change what the model computes).

@@ -1,0 +1,53 @@
+"""Writes a model of transformers as GGUF the way our own description and names say it, in float32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import mlx.core as mx
+import numpy as np
+from gguf_converter import add_key, tensors_of
+
+from macllm.families import spec_from_config
+from macllm.nn.stored import Dense, Stored
+from macllm.spec import ModelSpec
+from macllm.weights.gguf.metadata import describe
+from macllm.weights.gguf.names import gguf_naming
+from macllm.weights.names import hugging_face
+
+
+def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[str, Any]) -> Path:
+    """The model of a folder as a file; ``keys`` (a tokenizer's, say) are added."""
+    spec = spec_from_config(config)
+    description = describe(spec)
+    writer = gguf.GGUFWriter(path, description.architecture)
+    for key, value in (description.keys | dict(keys)).items():
+        if key != "general.architecture":
+            add_key(writer, key, value)
+    for name, values in exported(spec, tensors_of(folder)).items():
+        writer.add_tensor(name, values)
+    for name, factors in description.factors.items():
+        writer.add_tensor(name, np.array(factors, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def exported(spec: ModelSpec, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a folder under GGUF's names, by way of the canonical ones."""
+    canonical: dict[str, Stored] = {}
+    for relation in hugging_face(spec, "hub", tensors).relations():
+        loaded = relation.load([Dense(mx.array(tensors[name])) for name in relation.stored])
+        canonical |= {tensor.name: one for tensor, one in zip(relation.canonical, loaded, strict=True)}
+    result = {}
+    for relation in gguf_naming(spec, describe(spec).architecture).relations():
+        stored = relation.store([canonical[tensor.name] for tensor in relation.canonical])
+        result |= {
+            name: np.array(one.array, np.float32)
+            for name, one in zip(relation.stored, stored, strict=True)
+            if isinstance(one, Dense)
+        }
+    return result

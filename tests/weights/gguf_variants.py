@@ -1,0 +1,80 @@
+"""Which of the tiny models GGUF can hold, what has to differ in some for that, and what it has no words for."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf_conversions  # noqa: F401 - enters them
+from gguf_converter import CONVERSIONS
+from tiny import Reference, config_of, reference, variants, write_model
+
+# Variants that no file can say, and the part of the spec that it would lose.
+REFUSED = {
+    "qwen2-window": "sliding_window",
+    "qwen2-layer-types": "sliding_window",
+    "qwen3-window": "sliding_window",
+    "qwen3-yarn-tuned": "truncate",
+    "gemma-untied": "bias",
+    "gemma2-biases": "bias",
+    "gemma2-scores-capped": "logit_cap",
+    "gemma2-logits-capped": "softcap",
+    "gemma3-biases": "bias",
+    "smollm3-untied": "rope",
+    "smollm3-layers": "rope",
+    "smollm3-window": "sliding_window",
+    "smollm3-turning-window": "sliding_window",
+    "deepseek-v3-yarn": "attention_factor",
+    "deepseek-v3-whole-queries": "interleaved",
+    "deepseek-v3-one-group": "bias",
+}
+# What files can say and llama.cpp's converter does not write.
+NOT_CONVERTED = {
+    "mistral-window",  # llama.cpp lets all layers see everything
+    "mistral-wide-window",
+    "mixtral-window",
+    "gemma-multi-query",  # it has no key for the base of Gemma 1
+    "gemma2-layer-types",
+    "gemma3-layer-types",
+    "gemma3-pattern",
+    "hunyuan_v1_dense",  # it knows one alpha
+    "hunyuan_v1_dense-small-alpha",
+}
+# Numbers that no key holds: readers take the width of a head, or the only value there is.
+IMPLIED: dict[str, Any] = {
+    "gemma2": lambda config: {"query_pre_attn_scalar": config["head_dim"]},
+    "gemma3_text": lambda config: {"query_pre_attn_scalar": config["head_dim"]},
+}
+
+
+def gguf_config(variant: str) -> dict[str, Any]:
+    """The variant's config, with what files take as given."""
+    config = config_of(variant)
+    implied = IMPLIED.get(config["model_type"])
+    return config | (implied(config) if implied is not None else {})
+
+
+def gguf_variants() -> list[str]:
+    """The variants that a file can hold."""
+    known = [name for name in variants() if config_of(name)["model_type"] in CONVERSIONS]
+    return [name for name in known if name not in REFUSED]
+
+
+def converted_variants() -> list[str]:
+    """Those that llama.cpp's converter can write too."""
+    return [name for name in gguf_variants() if name not in NOT_CONVERTED]
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="macllm-gguf-")  # lives as long as this process
+
+
+@cache
+def written(variant: str) -> Reference:
+    """The model as transformers wrote it. Do not change the folder."""
+    config = gguf_config(variant)
+    if config == config_of(variant):
+        return reference(variant)
+    folder = Path(_scratch().name) / variant
+    return Reference(folder, write_model(config, folder))

@@ -1,0 +1,89 @@
+"""Every architecture of GGUF that has a family, as llama.cpp's converter and we write it, against transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from gguf_converter import Conversion, architecture, tensors_of
+from gguf_export import export, exported
+from gguf_variants import REFUSED, converted_variants, gguf_config, gguf_variants, written
+from tiny import difference, read_config, tokens
+
+from macllm.errors import ConfigError
+from macllm.families import spec_from_config
+from macllm.nn.decoder import Decoder
+from macllm.weights.gguf.metadata import describe
+from macllm.weights.gguf.registry import ARCHITECTURES
+from macllm.weights.model_files import open_model
+from macllm.weights.parameters import CheckpointParameters, Placement
+
+UNUSED = {"gemma3-wide-window": {"rope.freq_base"}}  # all its layers slide
+TOLERANCE = 1e-4  # relative; measured: 4e-6
+IDS = [tokens(40), tokens(40, seed=1)]
+
+
+def logits(path: Path) -> np.ndarray:
+    files, placed = open_model(path), Placement(mx.float32)
+    parameters = CheckpointParameters(files.spec, files.checkpoint(placed.dtype), files.naming, placed)
+    return np.array(Decoder(files.spec, parameters)(mx.array(IDS)))
+
+
+def conversion(variant: str) -> Conversion:
+    folder = written(variant).folder
+    return Conversion(read_config(folder), tensors_of(folder))
+
+
+@pytest.mark.parametrize("variant", converted_variants())
+def test_logits_of_a_converted_file_are_the_original_s(variant: str, tmp_path: Path) -> None:
+    path = conversion(variant).write(tmp_path / "x.gguf")
+    assert difference(logits(path), written(variant).logits(IDS)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", gguf_variants())
+def test_logits_of_an_exported_file_are_the_original_s(variant: str, tmp_path: Path) -> None:
+    """From Hugging Face's names and keys through ours to GGUF's, and read again."""
+    path = export(gguf_config(variant), written(variant).folder, tmp_path / "x.gguf", {})
+    assert difference(logits(path), written(variant).logits(IDS)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", converted_variants())
+def test_tensors_are_laid_out_as_the_converter_does(variant: str) -> None:
+    spec = spec_from_config(gguf_config(variant))
+    ours = exported(spec, tensors_of(written(variant).folder))
+    theirs = {name: values for name, values in conversion(variant).converted() if "rope_f" not in name}
+    assert {name: values.shape for name, values in ours.items()} == {
+        name: values.shape for name, values in theirs.items()
+    }
+    for name, values in theirs.items():
+        assert np.allclose(ours[name], values, rtol=1e-5, atol=1e-6), name
+
+
+def close(a: Any, b: Any) -> bool:
+    return a == b or (isinstance(a, float) and isinstance(b, int | float) and abs(a - b) <= 1e-6 * abs(a))
+
+
+@pytest.mark.parametrize("variant", converted_variants())
+def test_keys_say_what_the_converter_says(variant: str) -> None:
+    """Where both have a key; what only one has is what readers take for a missing one."""
+    found, expected = describe(spec_from_config(gguf_config(variant))), conversion(variant)
+    assert found.architecture == architecture(gguf_config(variant))
+    ours = {key.removeprefix(f"{found.architecture}."): value for key, value in found.keys.items()}
+    both = [key for key in expected.keys if key in ours and key not in UNUSED.get(variant, ())]
+    assert len(both) > 6
+    differing = {
+        key: (expected.keys[key], ours[key]) for key in both if not close(expected.keys[key], ours[key])
+    }
+    assert not differing
+
+
+@pytest.mark.parametrize("variant", REFUSED)
+def test_what_gguf_has_no_words_for_is_refused(variant: str) -> None:
+    with pytest.raises(ConfigError, match=f"GGUF.*{REFUSED[variant]}"):
+        describe(spec_from_config(gguf_config(variant)))
+
+
+def test_every_architecture_has_a_variant() -> None:
+    covered = {architecture(gguf_config(variant)) for variant in converted_variants()}
+    assert covered == set(ARCHITECTURES)
