@@ -254,9 +254,7 @@ def _gguf_tensors(file: "GGUFFile", dtype: str) -> Iterator[_Tensor]:
 
 
 def _folder_tensors(files: "ModelFiles") -> Iterator[_Tensor]:
-    from macllm.weights.safetensors import SafetensorsCheckpoint
-
-    checkpoint = SafetensorsCheckpoint(files.path, files.config)
+    checkpoint = files.folder_checkpoint()
     for name in checkpoint.names():
         packing, format_ = checkpoint.quantization(name), checkpoint.placement(name)
         placement = "stays packed" if packing is not None else "computed in 16 bits"

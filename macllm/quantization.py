@@ -71,12 +71,48 @@ class Quantization:
         return self
 
 
+TERNARY = Quantization(2, 128)  # in which ternary matrices are held
+
+
+@dataclass(frozen=True)
+class Ternary:
+    """BitNet b1.58 (arXiv 2402.17764): matrices of -1, 0 and 1 times one number, inputs rounded to 8 bits a token.
+
+    ``packed``: four weights to a byte; else they are plain and are to be rounded. ``inverted``: the stored number
+    divides.
+    """
+
+    packed: bool
+    inverted: bool
+
+    @staticmethod
+    def parse(values: Mapping[str, Any], where: str) -> "Ternary":
+        """From transformers' entry. Raises ConfigError naming ``where``, the key and the value."""
+        linear = values.get("linear_class", "bitlinear")
+        mode = values.get("quantization_mode", "offline")
+        plain = values.get("modules_to_not_convert") or ["lm_head"]
+        supported = {
+            "linear_class": linear in ("bitlinear", "autobitlinear"),
+            "quantization_mode": mode in ("offline", "online"),
+            "use_rms_norm": not values.get("use_rms_norm"),
+            "modules_to_not_convert": plain == ["lm_head"],
+        }
+        for key, fine in supported.items():
+            if not fine:
+                raise ConfigError(
+                    f"{where}: {key}={values.get(key)!r} is not supported for 'bitnet' weights; "
+                    "use the model's MLX, GGUF or 16-bit version"
+                )
+        return Ternary(linear == "bitlinear" or mode == "offline", linear == "bitlinear")
+
+
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Which matrix is stored how: a default, and exceptions by module name (None: not quantized)."""
+    """Which matrix is stored how: a default, and exceptions by module name (None: not quantized); or ternary."""
 
     default: Quantization | None = None
     exceptions: Mapping[str, Quantization | None] = field(default_factory=dict)
+    ternary: Ternary | None = None
 
     def of(self, module: str) -> Quantization | None:
         return self.exceptions.get(module, self.default)
@@ -92,6 +128,8 @@ class QuantizationPlan:
             return QuantizationPlan()
         if not isinstance(entry, Mapping):
             raise ConfigError(f"{where}: quantization={entry!r} is not a mapping; download the config again")
+        if entry.get("quant_method") == "bitnet":
+            return QuantizationPlan(ternary=Ternary.parse(entry, f"{where}: quantization_config"))
         if "quant_method" in entry or "group_size" not in entry:
             raise ConfigError(
                 f"{where}: quantization {entry.get('quant_method', 'of an unknown kind')!r} cannot be read; "

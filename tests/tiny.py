@@ -77,7 +77,8 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
     values = deepcopy(config)  # transformers writes into what it is given
     from_zero = "gemma" in config["model_type"]  # its norms are stored less 1
     original = AutoConfig.for_model(values.pop("model_type"), **values)
-    original._attn_implementation = "eager"
+    # falcon's eager attention adds ALiBi twice; what it takes by default does not
+    original._attn_implementation = "sdpa" if config["model_type"] == "falcon" else "eager"
     model = AutoModelForCausalLM.from_config(original).to(torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

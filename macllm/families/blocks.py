@@ -65,6 +65,15 @@ def attention(
     )
 
 
+def alibi_slopes(heads: int, largest: float = 8.0) -> tuple[float, ...]:
+    """ALiBi's penalty a token of distance for each head (Press et al. 2022): 2 to the power of -k for as many k
+    evenly spaced up to ``largest``; between powers of two, those of the lower one and every other of the higher.
+    """
+    count = 1 << (heads - 1).bit_length()
+    slopes = [2.0 ** (-largest * k / count) for k in range(1, count + 1)]
+    return tuple(slopes if count == heads else (slopes[1::2] + slopes[::2])[:heads])
+
+
 def mlp(
     c: Config,
     *,
@@ -89,6 +98,8 @@ def moe(
     **fields: Any,
 ) -> MoE:
     """Experts with the family's activation; ``fields`` say how the router scores and chooses."""
+    if c.get(experts_key) is None and c.get("num_local_experts") is not None:
+        experts_key = "num_local_experts"  # as transformers 5 saves it for some
     experts, top_k = c.integer(experts_key), c.integer("num_experts_per_tok")
     if top_k > experts:
         raise c.unsupported("num_experts_per_tok", top_k, f"at most {experts_key}={experts}")

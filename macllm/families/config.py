@@ -41,6 +41,7 @@ class Config:
         self._missing: Mapping[str, Any] = {}
         self._other_names: Mapping[str, str] = {}
         self._read: set[str] = set()
+        self._parts: list[Config] = []
         self.family = family
         self.where = where
 
@@ -119,6 +120,8 @@ class Config:
 
         A key that is null or false switches nothing on and passes.
         """
+        for part in self._parts:
+            part.refuse_unread()
         for key, value in self._values.items():
             known = key in self._read or key in _HARMLESS or key.startswith(_HARMLESS_PREFIXES)
             if not known and value is not None and value is not False:
@@ -167,6 +170,12 @@ class Config:
         if not isinstance(value, Mapping):
             raise self.unsupported(key, value, "a mapping")
         return value
+
+    def part(self, key: str) -> "Config":
+        """The config inside this one under ``key``, read as strictly."""
+        part = self._within(key, self.mapping(key))
+        self._parts.append(part)
+        return part
 
     def _within(self, key: str, values: Mapping[str, Any]) -> "Config":
         return Config(values, self.family, f"{self.where}: {key}")

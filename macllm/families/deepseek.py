@@ -49,7 +49,9 @@ def deepseek_v3(c: Config) -> ModelSpec:
         Layer(mixer, dense if index < first else channel, norm=rms_norm(c))
         for index in range(c.integer("num_hidden_layers"))
     ]
-    return model(c, layers, table=_ATTENTION | key_value_names(mixer), ignored=(rf"model\.layers\.{len(layers)}\..*",))
+    return model(
+        c, layers, table=_ATTENTION | key_value_names(mixer), ignored=(rf"model\.layers\.{len(layers)}\..*",)
+    )
 
 
 def latent_attention(c: Config) -> LatentAttention:
@@ -82,8 +84,6 @@ def latent_attention(c: Config) -> LatentAttention:
 def key_value_names(mixer: LatentAttention) -> dict[str, tuple[Entry, ...]]:
     """Keys and values of all heads, stored as one matrix on the hub, as two stacks by MLX's tools."""
     keys = ("layers.{i}.mixer.k_up", "layers.{i}.mixer.v_up")
-    whole = Entry(
-        f"{_LAYER}self_attn.kv_b_proj", (LatentHeads(mixer.heads, mixer.nope_dim),), "hub", keys
-    )
+    whole = Entry(f"{_LAYER}self_attn.kv_b_proj", (LatentHeads(mixer.heads, mixer.nope_dim),), "hub", keys)
     apart = renamed({keys[0]: f"{_LAYER}self_attn.embed_q", keys[1]: f"{_LAYER}self_attn.unembed_out"}, "mlx")
     return either(dict.fromkeys(keys, (whole,)), apart)

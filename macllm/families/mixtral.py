@@ -24,5 +24,7 @@ def mixtral(c: Config) -> ModelSpec:
     mixer = replace(attention(c), window=c.integer("sliding_window") if window is not None else None)
     channel = moe(c, experts_key="num_local_experts", hidden_key="intermediate_size", score="softmax_chosen")
     return model(
-        c, [Layer(mixer, channel, norm=rms_norm(c, default=1e-5))] * c.integer("num_hidden_layers"), table=_NAMES
+        c,
+        [Layer(mixer, channel, norm=rms_norm(c, default=1e-5))] * c.integer("num_hidden_layers"),
+        table=_NAMES,
     )

@@ -51,7 +51,7 @@ class Attend:
         """
         parts = [
             self._one(q[:, :, rows.start : rows.stop], k[:, :, seen], v[:, :, seen], mask, sinks)
-            for rows, seen, mask in self._blocks(q.shape[2], k.shape[2], step)
+            for rows, seen, mask in self._blocks(q.shape[2], k.shape[2], step, q.dtype)
         ]
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
@@ -61,9 +61,9 @@ class Attend:
         scores = self._scores
         if self._composed:
             return composed(q, k, v, scores.scale, mask, scores.softcap, sinks)
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scores.scale, mask=mask, sinks=sinks)
+        return fused(q, k, v, scores.scale, mask, sinks)
 
-    def _blocks(self, length: int, keys: int, step: Step) -> Iterator[tuple[range, slice, Mask]]:
+    def _blocks(self, length: int, keys: int, step: Step, dtype: mx.Dtype) -> Iterator[tuple[range, slice, Mask]]:
         """Queries, the keys they see (both counted within q and k) and their mask."""
         scores = self._scores
         first = step.offset + step.length - keys  # of the keys, in the sequence
@@ -78,7 +78,7 @@ class Attend:
             queries = range(step.offset + rows.start, step.offset + rows.stop)
             low = self._start(queries.start, first) if step.padding is None or scores.chunk is None else 0
             seen = range(first + low, queries.stop)
-            yield rows, slice(low, low + len(seen)), self._mask(queries, seen, step)
+            yield rows, slice(low, low + len(seen)), self._mask(queries, seen, step, dtype)
 
     def _start(self, query: int, first: int) -> int:
         """Where, in the keys from ``first`` on, those begin that a query and the ones after it may see."""
@@ -87,7 +87,7 @@ class Attend:
             return max(0, query - scores.window + 1 - first)
         return max(0, query - query % scores.chunk - first) if scores.chunk is not None else 0
 
-    def _mask(self, queries: range, seen: range, step: Step) -> Mask:
+    def _mask(self, queries: range, seen: range, step: Step, dtype: mx.Dtype) -> Mask:
         scores = self._scores
         if scores.slopes is None and step.padding is None:
             if len(queries) == 1:
@@ -96,19 +96,15 @@ class Attend:
             crossing = scores.chunk is not None and queries.start // scores.chunk != queries[-1] // scores.chunk
             if not out_of_reach and not crossing:
                 return "causal"
-        mask = step.mask(queries, seen, scores.window, scores.chunk)
-        if scores.slopes is None:
-            return mask
-        slopes = mx.array(scores.slopes)[:, None, None]  # (H, 1, 1)
-        return mx.where(mask, -slopes * step.distances(queries, seen), -mx.inf)
+        if scores.slopes is not None:
+            return step.penalties(queries, seen, scores.window, scores.chunk, scores.slopes, dtype)
+        return step.mask(queries, seen, scores.window, scores.chunk)
 
 
 def fused(
     q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask, sinks: mx.array | None = None
 ) -> mx.array:
     """(B, H, L, d) over (B, K, S, d) to (B, H, L, d), H a multiple of K, by MLX's kernel."""
-    if isinstance(mask, mx.array) and mask.dtype != mx.bool_:
-        mask = mask.astype(q.dtype)
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
 
 

@@ -39,10 +39,10 @@ class AttentionBlock(Module):
         spec = self.spec
         batch, length, _ = x.shape
         qkv = self.qkv(x)
-        if spec.clip is not None:
-            qkv = mx.clip(qkv, -spec.clip, spec.clip)
         if spec.qk_norm is not None and spec.qk_norm.over == "all":
             qkv = self._normalized_whole(qkv)
+        if spec.clip is not None:
+            qkv = mx.clip(qkv, -spec.clip, spec.clip)
         heads = qkv.reshape(batch, length, self._heads, spec.head_dim).swapaxes(1, 2)  # (B, H + 2K, L, d)
         gate = None
         if spec.gated:

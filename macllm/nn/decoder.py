@@ -84,8 +84,8 @@ class Decoder(Module):
         ``between`` is called with the output (B, L, D) of each layer that another follows. When it raises, the
         caches of the layers so far have the tokens and the others do not.
         """
-        first = caches[0] if caches else None
-        step = Step(tokens.shape[1], first.offset if first is not None else 0, first and first.padding)
+        length = tokens.shape[1]
+        step = Step(length, caches[0].offset, caches[0].padding) if caches else Step(length)
         x = self._embedded(tokens, step)
         start = 0
         for index, (spec, layer) in enumerate(zip(self.spec.layers, self.layers, strict=True)):

@@ -104,7 +104,21 @@ class SeparateLinear(Module):
             yield from member.tensors()
 
 
-AnyLinear: TypeAlias = Linear | PackedLinear | SeparateLinear
+class RoundedLinear(Module):
+    """A layer whose inputs are rounded first (BitNet b1.58, arXiv 2402.17764)."""
+
+    def __init__(self, inner: "Linear | PackedLinear | SeparateLinear") -> None:
+        super().__init__()
+        self.inner = inner
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.inner(rounded(x))
+
+    def tensors(self) -> Iterator[tuple[str, Stored]]:
+        yield from self.inner.tensors()
+
+
+AnyLinear: TypeAlias = Linear | PackedLinear | SeparateLinear | RoundedLinear
 
 
 class Embedding(Module):
@@ -143,6 +157,13 @@ def uncopied_slices(outputs: int, inputs: int) -> int:
     return next((n for n in range(fewest, outputs // _FEWEST_ROWS + 1) if outputs % n == 0), 1)
 
 
+def rounded(x: mx.array) -> mx.array:
+    """Each row of ``x`` (..., I) rounded to 127 steps to its largest magnitude."""
+    wide = x.astype(mx.float32)
+    steps = 127 / mx.maximum(mx.max(mx.abs(wide), axis=-1, keepdims=True), 1e-5)
+    return (mx.round(wide * steps) / steps).astype(x.dtype)
+
+
 def packed_matmul(x: mx.array, packed: Packed) -> mx.array:
     """``x @ W.T`` by MLX's quantized kernel."""
     q = packed.quantization
@@ -153,7 +174,7 @@ def packed_matmul(x: mx.array, packed: Packed) -> mx.array:
 
 def make_linear(
     parts: Sequence[Part], stored: Sequence[Stored], biases: Sequence[mx.array] | None, dense_rows: int | None
-) -> AnyLinear:
+) -> Linear | PackedLinear | SeparateLinear:
     """One layer of the ``parts``, stacked where their storage is the same."""
     try:
         whole = concatenate(list(stored)) if len(stored) > 1 else stored[0]

@@ -51,12 +51,30 @@ class Step:
             self._masks[known] = self._mask(queries, keys, window, chunk)
         return self._masks[known]
 
-    def distances(self, queries: range, keys: range) -> mx.array:
-        """How far each key lies behind each query (L, S), in float32."""
-        known = (len(queries), len(keys), queries.start - keys.start)
-        if known not in self._masks:
-            self._masks[known] = _column(queries).astype(mx.float32) - _row(keys).astype(mx.float32)
-        return self._masks[known]
+    def penalties(
+        self,
+        queries: range,
+        keys: range,
+        window: int | None,
+        chunk: int | None,
+        slopes: tuple[float, ...],
+        dtype: mx.Dtype,
+    ) -> mx.array:
+        """What ALiBi and the mask add to scores (H, L, S), or (B, H, L, S) where there is padding.
+
+        A step's only block shares it between all layers; several would be all queries by all keys.
+        """
+        known = (queries, keys, window, chunk, slopes, dtype)
+        if known in self._masks:
+            return self._masks[known]
+        distance = (_column(queries) - _row(keys)).astype(mx.float32)
+        penalties = mx.array(slopes)[:, None, None] * -distance  # (H, L, S)
+        if len(queries) > 1 or self.padding is not None:
+            penalties = mx.where(self.mask(queries, keys, window, chunk), penalties, -mx.inf)
+        penalties = penalties.astype(dtype)
+        if len(queries) == self.length:
+            self._masks[known] = penalties
+        return penalties
 
     def _mask(self, queries: range, keys: range, window: int | None, chunk: int | None) -> mx.array:
         query, key = _column(queries), _row(keys)

@@ -42,7 +42,7 @@ class Attention:
     sinks: bool = False  # a learned score a head that takes weight and gives nothing (gpt-oss)
     softcap: float | None = None  # scores become cap * tanh(score / cap) (Gemma 2)
     slopes: tuple[float, ...] | None = None  # ALiBi (Press et al. 2022): a head's penalty for each token of distance
-    clip: float | None = None  # bound of q, k and v (OLMo, MPT)
+    clip: float | None = None  # bound of q, k and v (OLMo, MPT), after a norm over all heads
     out_norm: Norm | None = None  # of what all heads found, as one vector, before o (BitNet b1.58)
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:

@@ -15,6 +15,10 @@ class Checkpoint(Protocol):
     def label(self) -> str:
         """The file or folder, for messages."""
 
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether what comes into a layer's matrices is rounded to 8 bits (BitNet)."""
+
     def names(self) -> Iterable[str]:
         """Stored names."""
 

@@ -109,6 +109,8 @@ def convert(
     destination = destination.absolute()
     refuse_existing(destination)
     files = open_model(source)
+    if files.plan.ternary is not None:
+        raise InputError(f"{source}: its weights are ternary (BitNet) and used as they are; leave it as it is")
     if not files.native:
         from macllm.weights.foreign import convert_foreign
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import mlx.core as mx
 
@@ -17,6 +18,8 @@ class GGUFCheckpoint:
 
     file: GGUFFile
     dtype: mx.Dtype = mx.float16
+
+    rounds_inputs: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from macllm import fit
 from macllm.errors import ConfigError, SourceError, TokenizerError
 from macllm.families import is_native, spec_from_config
-from macllm.quantization import Quantization, QuantizationPlan
+from macllm.quantization import TERNARY, Quantization, QuantizationPlan
 from macllm.spec import ModelSpec
 from macllm.weights.names import Naming, hugging_face
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from macllm.tokenizer.base import Tokenizer
     from macllm.weights.checkpoint import Checkpoint
     from macllm.weights.gguf_file import GGUFFile
+    from macllm.weights.safetensors import SafetensorsCheckpoint
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,10 @@ class ModelFiles:
         As MLX's tools do it, a matrix whose input is no multiple of its group stays plain.
         """
         naming = hugging_face(self.spec)
+        ternary = TERNARY if self.plan.ternary is not None else None
         planned = {
             tensor: self.plan.of(naming.module(tensor.name))
+            or (ternary if tensor.kind == "matrix" and tensor.name != "head.weight" else None)
             for tensor in self.spec.tensors()
             if tensor.quantizable
         }
@@ -115,8 +118,15 @@ class ModelFiles:
             from macllm.weights.gguf_checkpoint import GGUFCheckpoint
 
             return GGUFCheckpoint(self.gguf, dtype)
-        from macllm.weights.safetensors import SafetensorsCheckpoint
+        return self.folder_checkpoint()
 
+    def folder_checkpoint(self) -> "SafetensorsCheckpoint":
+        """The weights of a folder, as they are."""
+        from macllm.weights.safetensors import SafetensorsCheckpoint
+        from macllm.weights.ternary import TernaryCheckpoint
+
+        if self.plan.ternary is not None and self.native:
+            return TernaryCheckpoint(self.path, self.config, self.plan.ternary, self.spec, self.naming)
         return SafetensorsCheckpoint(self.path, self.config)
 
     def tokenizer(self) -> "Tokenizer":

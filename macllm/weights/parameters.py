@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
-from macllm.nn.linear import AnyLinear, Embedding, Part, SeparateLinear, make_linear
+from macllm.nn.linear import AnyLinear, Embedding, Linear, PackedLinear, Part, RoundedLinear, make_linear
 from macllm.nn.stack import AnyStack, make_stack
 from macllm.nn.stored import Dense, Stored
 from macllm.spec import ModelSpec
@@ -58,7 +58,9 @@ class CheckpointParameters:
         parts = [Part(path, self._specs[f"{path}.weight"].shape[0]) for path in paths]
         stored = [self._matrices.read(f"{path}.weight") for path in paths]
         biases = [self._vector(f"{path}.bias", self._placement.dtype) for path in paths] if bias else None
-        layer = make_linear(parts, stored, biases, self._placement.dense_rows)
+        plain = make_linear(parts, stored, biases, self._placement.dense_rows)
+        rounds = self._checkpoint.rounds_inputs and prefix != ""  # embedding and head have none
+        layer: AnyLinear = RoundedLinear(plain) if rounds else plain
         mx.eval(layer.parameters())  # one layer at a time: what was read is free before the next
         self._report()
         return layer
@@ -75,7 +77,7 @@ class CheckpointParameters:
 
     def embedding(self, name: str) -> Embedding:
         table = self.linear("", name)
-        assert not isinstance(table, SeparateLinear)  # one matrix is never separate
+        assert isinstance(table, Linear | PackedLinear)  # one matrix is never separate
         return Embedding(table, self._placement.dtype)
 
     def vector(self, name: str, *, wide: bool = False) -> mx.array:

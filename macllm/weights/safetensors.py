@@ -49,6 +49,8 @@ class Entry:
 class SafetensorsCheckpoint:
     """The weights of a model folder."""
 
+    rounds_inputs = False
+
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Reads the headers. Raises CheckpointError naming the file that is missing, truncated or damaged."""
         self.folder = folder

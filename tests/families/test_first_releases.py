@@ -25,6 +25,7 @@ def rewritten(variant: str, folder: Path, prefix: str, extra: dict[str, mx.array
 
 FIRST = [
     ("gpt2", "transformer.", ["h.0.attn.bias", "h.2.attn.masked_bias"]),
+    ("bloom", "transformer.", []),
     ("gpt-neox", "", ["gpt_neox.layers.1.attention.bias", "gpt_neox.layers.1.attention.rotary_emb.inv_freq"]),
 ]
 
