@@ -36,6 +36,8 @@ WIDE = {
     "head_dim": 16,
 }
 
+# What transformers has under another name only.
+SAME_AS = {"mimo": "qwen2"}
 
 
 def _all_variants() -> dict[str, Any]:
@@ -76,7 +78,8 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     values = deepcopy(config)  # transformers writes into what it is given
     from_zero = "gemma" in config["model_type"]  # its norms are stored less 1
-    original = AutoConfig.for_model(values.pop("model_type"), **values)
+    model_type = values.pop("model_type")
+    original = AutoConfig.for_model(SAME_AS.get(model_type, model_type), **values)
     # falcon's eager attention adds ALiBi twice; what it takes by default does not
     original._attn_implementation = "sdpa" if config["model_type"] == "falcon" else "eager"
     model = AutoModelForCausalLM.from_config(original).to(torch.float32).eval()
@@ -92,6 +95,9 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
             if "bias" in name:  # of a router's choice
                 buffer.normal_(0.0, 0.3)
     model.save_pretrained(folder)
+    if model_type in SAME_AS:
+        saved = read_config(folder) | {"model_type": model_type}
+        (folder / "config.json").write_text(json.dumps(saved))
     return model
 
 

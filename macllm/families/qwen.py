@@ -1,4 +1,4 @@
-"""Qwen 2, 2.5 and 3, dense."""
+"""Qwen 2, 2.5 and 3, dense, and MiMo."""
 
 from dataclasses import replace
 
@@ -13,9 +13,15 @@ _MISSING = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layer
 @family("qwen2")
 def qwen2(c: Config) -> ModelSpec:
     """Qwen2 and Qwen2.5: Llama with biases on q, k and v."""
-    c.where_missing(**_MISSING)
-    c.only("use_mrope", [False], False)
-    return model(c, _layers(c, attention(c, bias=True)))
+    return _qwen2(c)
+
+
+@family("mimo")
+def mimo(c: Config) -> ModelSpec:
+    """MiMo (Xiaomi, arXiv 2505.07608): Qwen2; its layers that predict further tokens are left out."""
+    c.get("num_nextn_predict_layers")
+    c.only("attention_bias", [True], True)
+    return _qwen2(c, ignored=(r"model\.mtp_layers\..*",))
 
 
 @family("qwen3")
@@ -25,6 +31,12 @@ def qwen3(c: Config) -> ModelSpec:
     bias = c.flag("attention_bias")
     mixer = attention(c, bias=bias, out_bias=bias, qk_norm=QKNorm(rms_norm(c)))
     return model(c, _layers(c, mixer))
+
+
+def _qwen2(c: Config, ignored: tuple[str, ...] = ()) -> ModelSpec:
+    c.where_missing(**_MISSING)
+    c.only("use_mrope", [False], False)
+    return model(c, _layers(c, attention(c, bias=True)), ignored=ignored)
 
 
 def _layers(c: Config, mixer: Attention) -> list[Layer]:
