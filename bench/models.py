@@ -41,7 +41,7 @@ def write_tiny_model(folder: Path, layers: int, width: int) -> None:
     naming = names.hugging_face(spec)
     mx.random.seed(0)
     weights = {
-        naming.stored(tensor.name): mx.random.normal(tensor.shape) * 0.05 + (len(tensor.shape) == 1)
+        naming.stored(tensor.name)[0]: mx.random.normal(tensor.shape) * 0.05 + (len(tensor.shape) == 1)
         for tensor in spec.tensors()
     }
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})

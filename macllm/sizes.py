@@ -64,11 +64,11 @@ def trainable_memory(spec: ModelSpec, weights: int, tokens: int = 2048, rank: in
     """
     adapter = sum(adapter_tensors(spec, rank)) * 4 * 4
     boundaries = len(spec.layers) * tokens * spec.dim * 2
-    widest = max(layer.working_values for layer in spec.layers) + spec.dim * 4
+    widest = max(sum(layer.working_values) for layer in spec.layers) + spec.dim * 4
     return weights + adapter + boundaries + widest * tokens * 4 + 2 * 512 * spec.vocab * 4
 
 
 def working_bytes(spec: ModelSpec, weights: int, context: int, value_bytes: int = 2, chunk: int = 512) -> int:
     """Bytes to hold the weights, a cache of ``context`` tokens and one prefill chunk's activations."""
-    widest = max(layer.working_values for layer in spec.layers) + spec.dim * 4
+    widest = max(max(layer.working_values) for layer in spec.layers) + spec.dim * 4
     return weights + held_bytes(spec, context, value_bytes, chunk) + chunk * widest * 4 + spec.vocab * 4

@@ -67,7 +67,9 @@ def _write_weights(config: dict[str, Any], place: Path) -> None:
     for number, tensor in enumerate(spec.tensors()):
         middle, spread = (1.0, 0.3) if tensor.kind == "norm" else (0.0, 0.2)
         key = mx.random.key(number)
-        arrays[naming.stored(tensor.name)] = mx.random.normal(tensor.shape, loc=middle, scale=spread, key=key)
+        arrays[naming.stored(tensor.name)[0]] = mx.random.normal(
+            tensor.shape, loc=middle, scale=spread, key=key
+        )
     place.mkdir()
     mx.save_safetensors(str(place / "model.safetensors"), arrays)
     (place / "config.json").write_text(json.dumps(config))

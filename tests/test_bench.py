@@ -152,9 +152,9 @@ def test_the_same_weights_are_written_exactly(starter_gguf: Path, tmp_path: Path
     write_mlx_folder(starter_gguf, tmp_path / "same", "float32")
     here, there = open_model(starter_gguf), open_model(tmp_path / "same")
     for name in ("embed.weight", "layers.3.mixer.q.weight", "layers.29.channel.down.weight"):
-        ours = here.checkpoint(mx.float32).read_dense(here.naming.stored(name), mx.float32)
-        theirs = there.checkpoint(mx.float32).read_dense(there.naming.stored(name), mx.float32)
-        loaded = here.naming.operation(name).load(Dense(ours))
+        ours = here.checkpoint(mx.float32).read_dense(here.naming.stored(name)[0], mx.float32)
+        theirs = there.checkpoint(mx.float32).read_dense(there.naming.stored(name)[0], mx.float32)
+        (loaded,) = here.naming.relation(name).load([Dense(ours)])
         assert mx.array_equal(loaded.array, theirs), name
     assert there.plan.of("model.embed_tokens").bits == 8
     assert there.plan.of("model.layers.0.mlp.up_proj").bits == 4

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from tiny import config_of, decoder, tokens, write_with_mlx_lm
+from tiny import config_of, decoder, tokens, variants, write_with_mlx_lm
 
 from macllm import sizes
 from macllm.families import spec_from_config
@@ -83,7 +83,7 @@ def test_a_quantization_plan_survives_its_config() -> None:
     ]
 
 
-@pytest.mark.parametrize("variant", ["llama", "qwen2-window", "gemma3", "mistral-window"])
+@pytest.mark.parametrize("variant", variants())
 def test_kv_bytes_are_those_of_a_models_caches(variant: str, tmp_path: Path) -> None:
     from tiny import reference
 
@@ -137,8 +137,8 @@ def test_held_bytes_cover_what_caches_allocate() -> None:
     spec = spec_from_config(config_of("gemma3"))
     model_caches = make_caches(spec)
     for length in (30, 1, 1, 40, 1, 60):
-        for cache, layer in zip(model_caches, spec.layers, strict=True):
-            shape = (1, layer.mixer.kv_heads, length, layer.mixer.head_dim)
+        for cache, held in zip(model_caches, spec.caches, strict=True):
+            shape = (1, held.heads, length, held.key_dim)
             cache.update(mx.zeros(shape, mx.float16), mx.zeros(shape, mx.float16))
         allocated = sum(cache.allocated_bytes for cache in model_caches)
         seen = sum(cache.nbytes for cache in model_caches)

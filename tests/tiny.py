@@ -39,7 +39,6 @@ WIDE = {
 # What transformers has under another name only.
 SAME_AS = {"mimo": "qwen2"}
 
-
 def _all_variants() -> dict[str, Any]:
     """The tables of every module in ``tests/variants``."""
     import variants as package

@@ -10,7 +10,8 @@ import mlx.core as mx
 
 from macllm.backend import Backend, memory_pressure
 from macllm.engine.metrics import Metrics
-from macllm.nn.cache import Cache, FullCache, SlidingCache
+from macllm.nn.cache import Cache
+from macllm.nn.kv_cache import FullCache, SlidingCache
 
 RECENT_STEPS = 32
 

@@ -51,6 +51,4 @@ def _layers(c: Config, mixer: Attention) -> list[Layer]:
         raise c.unsupported("use_sliding_window", on, "true, since layer_types has 'sliding_attention'")
     sliding = replace(mixer, window=c.integer("sliding_window")) if window is not None else mixer
     channel, norm = mlp(c), rms_norm(c)
-    return [
-        Layer(sliding if kind == "sliding_attention" else mixer, channel, norm=norm) for kind in kinds
-    ]
+    return [Layer(sliding if kind == "sliding_attention" else mixer, channel, norm=norm) for kind in kinds]

@@ -18,7 +18,9 @@ import mlx.core as mx
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
 from macllm.nn.step import Step
 
-Mask: TypeAlias = mx.array | Literal["causal"] | None  # booleans (L, S), or a bias that is added to the scores
+Mask: TypeAlias = (
+    mx.array | Literal["causal"] | None
+)  # booleans (L, S), or a bias that is added to the scores
 
 _CPU_BLOCK, _GPU_BLOCK = 128, 512  # queries that share one range of keys
 
@@ -55,9 +57,7 @@ class Attend:
         ]
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
-    def _one(
-        self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None
-    ) -> mx.array:
+    def _one(self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None) -> mx.array:
         scores = self._scores
         if self._composed:
             return composed(q, k, v, scores.scale, mask, scores.softcap, sinks)
@@ -93,7 +93,9 @@ class Attend:
             if len(queries) == 1:
                 return None  # all that was cut out for it
             out_of_reach = scores.window is not None and queries[-1] - scores.window >= seen.start
-            crossing = scores.chunk is not None and queries.start // scores.chunk != queries[-1] // scores.chunk
+            crossing = (
+                scores.chunk is not None and queries.start // scores.chunk != queries[-1] // scores.chunk
+            )
             if not out_of_reach and not crossing:
                 return "causal"
         if scores.slopes is not None:
@@ -122,7 +124,9 @@ def composed(
     Softmax is in base two; the query heads of a group are rows of one product.
     """
     if q.dtype != mx.float32 and softcap is None:
-        return fused(q, k, v, scale, mask, sinks)  # half precision wants its sums in float32, as MLX does them
+        return fused(
+            q, k, v, scale, mask, sinks
+        )  # half precision wants its sums in float32, as MLX does them
     batch, heads, length, width = q.shape
     kv_heads, keys = k.shape[1], k.shape[2]
     group = heads // kv_heads
@@ -132,8 +136,10 @@ def composed(
         scores = mx.tanh(scores / softcap) * (softcap * LOG2_E)
     if mask is not None:
         bias = _bias(mask, length, keys)
-        apart = scores.reshape(batch, heads, length, keys) if bias.ndim > 2 else (
-            scores.reshape(batch, kv_heads, group, length, keys)
+        apart = (
+            scores.reshape(batch, heads, length, keys)
+            if bias.ndim > 2
+            else (scores.reshape(batch, kv_heads, group, length, keys))
         )
         scores = (apart + bias).reshape(batch, kv_heads, group * length, keys)
     highest = mx.max(scores, axis=-1, keepdims=True)
@@ -141,7 +147,9 @@ def composed(
         weights = exp2(scores - highest)
         total = mx.sum(weights, axis=-1, keepdims=True)
     else:
-        sink = mx.repeat(sinks.reshape(kv_heads, group).astype(mx.float32) * LOG2_E, length, axis=1)[..., None]
+        sink = mx.repeat(sinks.reshape(kv_heads, group).astype(mx.float32) * LOG2_E, length, axis=1)[
+            ..., None
+        ]
         highest = mx.maximum(highest, sink)
         weights = exp2(scores - highest)
         total = mx.sum(weights, axis=-1, keepdims=True) + exp2(sink - highest)

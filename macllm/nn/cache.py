@@ -64,7 +64,7 @@ class AttentionCache(LayerCache, Protocol):
 
 def make_caches(spec: ModelSpec, padding: Sequence[int] | None = None) -> list[LayerCache]:
     """The empty caches of ``spec``, layer by layer; ``padding`` counts the tokens before each row that are none."""
-    before = mx.array(padding) if padding is not None and any(padding) else None
+    before = mx.array(list(padding)) if padding is not None and any(padding) else None
     return [
         StateCache(before)
         if not isinstance(cache, KeyValues)

@@ -71,9 +71,9 @@ class Layer:
         return tuple(cache for block in blocks if block is not None for cache in block.caches)
 
     @property
-    def working_values(self) -> int:
-        """Values that one token's activations take inside its blocks."""
-        return sum(block.working_values for block in (self.mixer, self.channel) if block is not None)
+    def working_values(self) -> tuple[int, ...]:
+        """Values that one token's activations take inside each of its blocks."""
+        return tuple(block.working_values for block in (self.mixer, self.channel) if block is not None)
 
 
 @dataclass(frozen=True)

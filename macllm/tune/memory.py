@@ -98,7 +98,7 @@ def _kept_activations(spec: ModelSpec, tokens: int, num_layers: int) -> int:
     """Bytes of the activations of the layers that gradients pass, all but the one counted already."""
     count = len(spec.layers) if num_layers == ALL_LAYERS else min(num_layers, len(spec.layers))
     kept = spec.layers[len(spec.layers) - count :]
-    values = [layer.working_values + spec.dim * 4 for layer in kept]
+    values = [sum(layer.working_values) + spec.dim * 4 for layer in kept]
     return (sum(values) - max(values)) * tokens * 4
 
 

@@ -5,7 +5,7 @@ model folder as mlx-lm writes and loads it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,10 @@ import mlx.core as mx
 from macllm.errors import InputError, MacllmError, TokenizerError
 from macllm.paths import free_bytes
 from macllm.quantization import QuantizationPlan
-from macllm.spec import TensorSpec
 from macllm.units import size
 from macllm.weights import companions
 from macllm.weights.model_files import ModelFiles, open_model
+from macllm.weights.operations import Relation
 from macllm.weights.plan import Plan, Target, decide
 from macllm.weights.save import (
     SHARD_BYTES,
@@ -140,11 +140,12 @@ class _Run:
     def __init__(self, files: ModelFiles, destination: Path, target: Target, report: Report) -> None:
         self.files, self.destination, self.target, self.report = files, destination, target, report
         self.source = Source(files, target)
-        self.plan: Plan = decide(files.spec, target, self.source.held, self.source.checkpoint.label)
         self.naming = self.source.target_naming
-        self.tensors = list(files.spec.tensors())
-        self.units = [self._unit(tensor) for tensor in self.tensors]
-        self.notices = list(_notices(self.plan, self.naming.stored))
+        self.written = list(self.naming.relations())
+        decided = decide(files.spec, target, self.source.held, self.source.checkpoint.label)
+        self.plan: Plan = decided.with_whole(self.written)
+        self.units = [self._unit(relation) for relation in self.written]
+        self.notices = list(_notices(self.plan, self._stored))
         if (files.config.get("rope_scaling") or {}).get("rope_type") == "table":
             self.notices.append(
                 "the file's own rope factors have no form in other tools' configs: only macllm reads it"
@@ -159,31 +160,32 @@ class _Run:
         total = sum(unit.nbytes for unit in self.units)
         with folder:
             self.report(Planned(len(self.units), total, folder.done_bytes))
-            for tensor in self.tensors[folder.done :]:
-                self._write(folder, tensor, total)
+            for relation in self.written[folder.done :]:
+                self._write(folder, relation, total)
             self._write_companions(folder, shards)
             folder.publish()
         for notice in self.notices:
             self.report(Notice(notice))
         return self._result(total, time.perf_counter() - start)
 
-    def _write(self, folder: PartialFolder, tensor: TensorSpec, total: int) -> None:
+    def _write(self, folder: PartialFolder, relation: Relation, total: int) -> None:
         before, unit = folder.done_bytes, self.units[folder.done]
-        for first, part in self.source.rows(tensor.name, self.plan.formats.get(tensor.name)):
+        rows = unit.entries[0].shape[0]
+        for first, part in self.source.rows(relation, self.plan.formats.get(relation.canonical[0].name)):
             folder.write_rows(first, dict(zip((e.name for e in unit.entries), part.arrays(), strict=True)))
-            done = before + unit.nbytes * (first + part.shape[0]) // tensor.shape[0]
+            done = before + unit.nbytes * (first + part.shape[0]) // rows
             self.report(Converted(unit.entries[0].name, done, total))
         folder.finish_unit()
         mx.clear_cache()  # what a large tensor leaves would be kept for the next
 
-    def _unit(self, tensor: TensorSpec) -> Unit:
-        """The arrays a tensor is written as."""
-        name = self.naming.stored(tensor.name)
-        dtype = self.source.dtype_of(tensor.name)
-        q = self.plan.formats.get(tensor.name)
+    def _unit(self, relation: Relation) -> Unit:
+        """The arrays that a stored tensor is written as."""
+        name, shape, first = relation.stored[0], relation.stored_shapes()[0], relation.canonical[0].name
+        dtype = self.source.dtype_of(first)
+        q = self.plan.formats.get(first)
         if q is None:
-            return Unit((Entry(name, dtype, tensor.shape),))
-        module, (*rows, width) = name.removesuffix(".weight"), tensor.shape
+            return Unit((Entry(name, dtype, shape),))
+        module, (*rows, width) = name.removesuffix(".weight"), shape
         weight = Entry(name, mx.uint32, (*rows, width * q.bits // 32))
         affine = q.mode == "affine"
         groups = (*rows, width // q.group_size)
@@ -232,26 +234,31 @@ class _Run:
         if ends:
             config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
 
+    def _stored(self, canonical: Iterable[str]) -> tuple[str, ...]:
+        """The stored names of canonical tensors, each once."""
+        return tuple(dict.fromkeys(self.naming.stored(name)[0] for name in canonical))
+
     def _result(self, total: int, elapsed: float) -> Conversion:
-        stored = self.naming.stored
+        stored = self._stored
         return Conversion(
             path=self.destination,
             parameters=self.files.spec.parameters,
             size_bytes=total,
             quantization=self.plan.to_config(self.naming),
             dtype=self._dtype,
-            kept=tuple(map(stored, self.plan.kept)),
-            quantized=tuple(map(stored, (*self.plan.quantized, *self.plan.requantized))),
-            plain=tuple(stored(name) for name, q in self.plan.formats.items() if q is None),
+            kept=stored(self.plan.kept),
+            quantized=stored((*self.plan.quantized, *self.plan.requantized)),
+            plain=stored(name for name, q in self.plan.formats.items() if q is None),
             notices=tuple(self.notices),
             elapsed_s=elapsed,
             peak_memory_bytes=mx.get_peak_memory(),
         )
 
 
-def _notices(plan: Plan, stored: Callable[[str], str]) -> Iterator[str]:
-    def listed(names: tuple[str, ...]) -> str:
-        shown = ", ".join(stored(name).removesuffix(".weight") for name in names[:3])
+def _notices(plan: Plan, stored: Callable[[Iterable[str]], tuple[str, ...]]) -> Iterator[str]:
+    def listed(canonical: tuple[str, ...]) -> str:
+        names = stored(canonical)
+        shown = ", ".join(name.removesuffix(".weight") for name in names[:3])
         return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
     if plan.unfit:

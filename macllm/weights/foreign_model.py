@@ -5,7 +5,7 @@ from typing import Any
 from mlx.nn.layers.base import Module
 
 from macllm.errors import CheckpointError, ConfigError
-from macllm.families import FAMILIES
+from macllm.families.registry import FAMILIES
 from macllm.weights.model_files import ModelFiles
 
 

@@ -30,6 +30,11 @@ class Relation:
     canonical: tuple[TensorSpec, ...]
     operations: tuple[Operation, ...] = ()
 
+    @property
+    def moves_whole_groups(self) -> bool:
+        """Whether packed matrices pass with their codes: nothing is done across the groups of their inputs."""
+        return not any(isinstance(each, Transposed | LatentHeads | Offset) for each in self.operations)
+
     def load(self, stored: Sequence[Stored]) -> list[Stored]:
         """The canonical tensors."""
         tensors = list(stored)

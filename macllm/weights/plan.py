@@ -1,14 +1,15 @@
 """The plan of a conversion: how each matrix will be stored, decided before any weight is read."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from macllm.errors import OptionError
 from macllm.quantization import DEFAULTS, RECIPES, Mode, Quantization, QuantizationPlan
 from macllm.spec import ModelSpec, TensorSpec
 from macllm.weights.names import Naming
+from macllm.weights.operations import Relation
 
 Predicate: TypeAlias = Callable[[TensorSpec], Quantization]
 Formats: TypeAlias = Mapping[str, Quantization | None]
@@ -97,15 +98,38 @@ class Plan:
     requantized: tuple[str, ...] = ()
     quantized: tuple[str, ...] = ()
 
+    def with_whole(self, stored: Iterable[Relation]) -> "Plan":
+        """The plan with one packing for all that will be written as one tensor: of the wanted ones the widest.
+
+        Codes that some parts would keep and others not are given up: the whole becomes plain.
+        """
+        formats, kept = dict(self.formats), set(self.kept)
+        given_up: set[str] = set()
+        for relation in stored:
+            names = [tensor.name for tensor in relation.canonical]
+            if len({formats.get(name) for name in names}) < 2:
+                continue
+            packings = [formats[name] for name in names]
+            if kept.isdisjoint(names) and all(packing is not None for packing in packings):
+                widest = max((packing for packing in packings if packing is not None), key=lambda q: q.bits)
+                formats |= dict.fromkeys(names, widest)
+            else:
+                formats |= dict.fromkeys(names)
+                given_up |= kept & set(names)
+        return replace(
+            self,
+            formats=formats,
+            kept=tuple(name for name in self.kept if name not in given_up),
+            expanded=(*self.expanded, *(name for name in self.kept if name in given_up)),
+        )
+
     def to_config(self, naming: Naming) -> QuantizationPlan:
         """As a config states it: the most common packing, and exceptions by stored module name."""
         common = Counter(q for q in self.formats.values() if q is not None).most_common(1)
         if not common:
             return QuantizationPlan()
         default = common[0][0]
-        exceptions = {
-            naming.stored(name).removesuffix(".weight"): q for name, q in self.formats.items() if q != default
-        }
+        exceptions = {naming.module(name): q for name, q in self.formats.items() if q != default}
         return QuantizationPlan(default, exceptions)
 
 
@@ -134,13 +158,15 @@ def plan_for(
 ) -> dict[str, Quantization | None]:
     """The packing of every quantizable tensor by canonical name: ``base``, or what ``predicate`` says.
 
-    None where nothing is asked, and for matrices whose width is no multiple of the group.
+    None where nothing is asked, for matrices whose width is no multiple of the group, and for routers: they are
+    small, and who is chosen hangs on small differences.
     """
     formats: dict[str, Quantization | None] = {}
     for tensor in spec.tensors():
         if tensor.quantizable:
             wanted = base if base is None or predicate is None else predicate(tensor)
-            formats[tensor.name] = wanted if wanted is not None and fits(tensor, wanted) else None
+            fitting = wanted is not None and fits(tensor, wanted) and tensor.kind != "router"
+            formats[tensor.name] = wanted if fitting else None
     return formats
 
 
@@ -173,9 +199,15 @@ def decide(spec: ModelSpec, target: Target, source: Mapping[str, Held], label: s
         if held.packing is not None and target.asks_for(held.packing, wanted[name])
     ]
     if target.requantize:
-        return _requantized(source, fitting, same)
+        return _without_routers(_requantized(source, fitting, same), spec)
     _refuse_second(spec, target, source, same, label)
-    return _kept(source, fitting, same)
+    return _without_routers(_kept(source, fitting, same), spec)
+
+
+def _without_routers(plan: Plan, spec: ModelSpec) -> Plan:
+    """The plan that does not tell of routers, which stay plain on purpose."""
+    routers = {tensor.name for tensor in spec.tensors() if tensor.kind == "router"}
+    return replace(plan, unfit=tuple(name for name in plan.unfit if name not in routers))
 
 
 def _kept(source: Mapping[str, Held], fitting: Formats, same: list[str]) -> Plan:

@@ -1,5 +1,6 @@
 """The weights a conversion reads: how each tensor is held, in which type, and its rows as the target wants them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,8 @@ from macllm.quantization import Quantization
 from macllm.weights import gguf_types
 from macllm.weights.checkpoint import Checkpoint
 from macllm.weights.model_files import ModelFiles
-from macllm.weights.names import Naming, hugging_face
+from macllm.weights.names import Naming, Reader, hugging_face
+from macllm.weights.operations import Relation
 from macllm.weights.parameters import check_tensors
 from macllm.weights.plan import Held, Target
 from macllm.weights.safetensors import SafetensorsCheckpoint
@@ -75,19 +77,28 @@ class Source:
             return self.dtype
         return self._dtype_of(name)
 
-    def read(self, name: str) -> Stored:
-        """A tensor under its target's convention: rows and offsets as Hugging Face has them."""
-        stored = self.checkpoint.read(self.naming.stored(name))
-        ours, theirs = self.naming.operation(name), self.target_naming.operation(name)
-        return stored if ours == theirs else theirs.store(ours.load(stored))
+    def read(self, target: Relation) -> Stored:
+        """What ``target`` stores: rows, stacks and offsets as Hugging Face has them."""
+        first = self.naming.relation(target.canonical[0].name)
+        if (first.canonical, first.operations) == (target.canonical, target.operations):
+            return self.checkpoint.read(first.stored[0])  # as it is: no number changes on its way
+        whole = target.store([self._reader.read(tensor.name) for tensor in target.canonical])
+        assert len(whole) == 1, "MLX's form keeps stacks whole"
+        return whole[0]
 
-    def rows(self, name: str, packing: Quantization | None) -> Iterator[tuple[int, Stored]]:
-        """The tensor in its target's form, some rows at a time, each with the number of its first row."""
-        stored = self.read(name)
+    def rows(self, target: Relation, packing: Quantization | None) -> Iterator[tuple[int, Stored]]:
+        """What ``target`` stores, some rows at a time, each with the number of its first row."""
+        stored = self.read(target)
         mx.eval(stored.arrays())
-        step = max(1, _CHUNK // max(1, stored.shape[-1])) if len(stored.shape) > 1 else stored.shape[0]
+        row = math.prod(stored.shape[1:])
+        step = max(1, _CHUNK // max(1, row)) if len(stored.shape) > 1 else stored.shape[0]
+        name = target.canonical[0].name
         for start in range(0, stored.shape[0], step):
             yield start, self._formed(name, stored.rows(slice(start, start + step)), packing)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.naming, self.checkpoint.label, self.checkpoint.read)
 
     def identity(self) -> list[list[Any]]:
         """What tells these files from others: path, size, time of change."""
@@ -117,7 +128,13 @@ class Source:
         return mx.bfloat16 if "BF16" in types and types <= {"BF16", "F32"} else self._half
 
     def _held(self, name: str) -> Held:
-        stored = self.naming.stored(name)
+        relation = self.naming.relation(name)
+        each = {self._held_as(stored) for stored in relation.stored}
+        quantized = any(held.quantized for held in each)
+        one = each.pop() if len(each) == 1 and relation.moves_whole_groups else Held(quantized)
+        return one if one.quantized == quantized else Held(quantized)
+
+    def _held_as(self, stored: str) -> Held:
         if self.files.gguf is not None:
             type_name = self.files.gguf.tensors[stored].type_name
             return Held(type_name not in _PLAIN_TYPES, gguf_types.packing(type_name))
@@ -127,7 +144,7 @@ class Source:
 
     def _dtype_of(self, name: str) -> mx.Dtype:
         """The type a folder keeps a tensor in; of a packed one, that of its affine scales."""
-        stored = self.naming.stored(name)
+        stored = self.naming.stored(name)[0]
         placement = self.checkpoint.placement(stored)
         if placement in _FILE_DTYPES:
             return _FILE_DTYPES[placement]
@@ -158,7 +175,7 @@ class Source:
         cast = values.astype(dtype)
         if dtype == mx.float16 and not mx.isfinite(cast).all().item():
             raise CheckpointError(
-                f"{self.checkpoint.label}: {self.naming.stored(name)} holds values that float16 cannot; "
+                f"{self.checkpoint.label}: {self.naming.stored(name)[0]} holds values that float16 cannot; "
                 "add --dtype bfloat16"
             )
         return cast

@@ -143,7 +143,7 @@ def test_a_value_that_is_not_supported_is_named(variant: str, key: str, value: A
         ({"rope_type": "linear"}, "'factor' is missing"),
         ({"rope_type": "linear", "factor": "2"}, "factor='2'"),
         ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}, "'high_freq_factor' is missing"),
-        ({"rope_type": "yarn", "factor": 4.0, "mscale": 0.7}, "mscale=0.7"),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": "0.7", "mscale_all_dim": 1.0}, "mscale='0.7'"),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1.5}, "=1.5"),
         ({"rope_type": "table", "factors": [1.0]}, "factors=[1.0]"),
     ],
@@ -197,7 +197,7 @@ def test_a_missing_key_means_what_it_means_to_the_original(variant: str) -> None
     layer = spec.layers[-1].mixer
     assert layer.kv_heads == original.num_key_value_heads
     assert layer.head_dim == (getattr(original, "head_dim", None) or 4096 // 32)
-    assert layer.norm_eps == original.rms_norm_eps
+    assert spec.norm.eps == original.rms_norm_eps
     assert spec.tied == original.tie_word_embeddings
     if hasattr(original, "sliding_window"):
         assert max(window or 0 for window in spec.windows) == original.sliding_window

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny import config_of, decoder, difference, read_config, reference, tokens, variants
 
-from macllm.spec import KeyValues
+from macllm.spec import State
 
 TOLERANCE = 1e-4  # relative; measured: 4e-6
 LENGTH = 40  # longer than the narrow windows and the original contexts of the scaled ropes
@@ -50,6 +50,10 @@ def test_layers_beyond_the_window_see_no_further(variant: str) -> None:
     changed = [*IDS[0]]
     changed[0] = (changed[0] + 1) % model.spec.vocab
     apart = difference(logits(model, [changed])[:, -1], logits(model, [IDS[0]])[:, -1])
-    windows = [cache.window if isinstance(cache, KeyValues) else None for cache in model.spec.caches]
-    reach = sum(w - 1 for w in windows if w is not None) if None not in windows else LENGTH
+    reach = 0
+    for layer in model.spec.layers:
+        # what a layer cannot look back at, the one below may have: their reaches add up
+        caches = layer.caches
+        unbounded = any(isinstance(cache, State) or cache.reach is None for cache in caches)
+        reach += LENGTH if unbounded else max((cache.reach - 1 for cache in caches), default=0)
     assert (apart > 0) == (reach >= LENGTH - 1)

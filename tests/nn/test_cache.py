@@ -9,7 +9,8 @@ from tiny import config_of
 
 from macllm import sizes
 from macllm.families import spec_from_config
-from macllm.nn.cache import FullCache, SlidingCache, make_caches
+from macllm.nn.cache import make_caches
+from macllm.nn.kv_cache import FullCache, SlidingCache
 
 HEADS, WIDTH = 2, 4
 Cache = FullCache | SlidingCache
@@ -32,15 +33,14 @@ class Recorder:
         """Appends tokens and checks that attention sees exactly those it should, oldest first."""
         self.generation += 1
         new = [key_of(len(self.tokens) + i, self.generation) for i in range(count)]
-        expected = self.cache.in_view(count)
+        window = getattr(self.cache, "window", None)
+        expected = len(self.tokens) + count
+        if window is not None:  # the new tokens, and all that the first of them sees
+            expected = min(len(self.tokens), window - 1) + count
         block = mx.array(np.concatenate(new, axis=2))
         keys, values = self.cache.update(block, -block)
         self.tokens += new
         assert keys.shape[2] == expected
-        if isinstance(self.cache, SlidingCache):
-            assert expected == min(len(self.tokens) - count, self.cache.window - 1) + count
-        else:
-            assert expected == len(self.tokens)
         seen = np.concatenate(self.tokens[len(self.tokens) - expected :], axis=2)
         assert (np.array(keys) == seen).all()
         assert (np.array(values) == -seen).all()
@@ -122,16 +122,18 @@ def test_an_empty_cache_can_be_asked_everything() -> None:
         assert cache.copy().offset == 0
 
 
-@pytest.mark.parametrize("variant", ["llama", "mistral-window", "qwen2-window", "gemma3", "qwen3"])
+@pytest.mark.parametrize(
+    "variant", ["llama", "mistral-window", "qwen2-window", "gemma3", "qwen3", "deepseek-v3"]
+)
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
 @pytest.mark.parametrize("tokens", [1, 7, 8, 9, 100, 700])
 def test_bytes_equal_the_arithmetic(variant: str, dtype: mx.Dtype, tokens: int) -> None:
     """The bytes known before a download are those of the caches that are built."""
     spec = spec_from_config(config_of(variant))
     built = make_caches(spec)
-    for cache, layer in zip(built, spec.layers, strict=True):
-        block = mx.zeros((1, layer.mixer.kv_heads, tokens, layer.mixer.head_dim), dtype)
-        cache.update(block, block)
+    for cache, held in zip(built, spec.caches, strict=True):
+        shapes = [(1, held.heads, tokens, width) for width in (held.key_dim, held.value_dim)]
+        cache.update(*(mx.zeros(shape, dtype) for shape in shapes))
     assert sum(cache.nbytes for cache in built) == sizes.kv_bytes(spec, tokens, dtype.size)
     assert all(cache.allocated_bytes == sum(a.nbytes for a in cache.arrays()) for cache in built)
     assert all(cache.allocated_bytes >= cache.nbytes for cache in built)

@@ -92,11 +92,42 @@ def test_what_mlx_lm_writes_is_taken_over_as_it_is(settings: dict, tmp_path: Pat
 
 
 @pytest.mark.parametrize("variant", tiny.variants())
-def test_nothing_asked_changes_no_tensor(variant: str, tmp_path: Path) -> None:
+def test_nothing_asked_changes_no_number(variant: str, tmp_path: Path) -> None:
+    """The same tensors, or where MLX's tools lay them out otherwise, the same model."""
     source = tiny.reference(variant).folder
     done = convert(source, tmp_path / "out")
-    assert same_tensors(tensors(done.path), tensors(source))
-    assert tiny.difference(macllm_logits(done.path), macllm_logits(source)) == 0
+    here, there = open_model(source), open_model(done.path)
+    if list(here.naming.relations()) == list(there.naming.relations()):
+        assert same_tensors(tensors(done.path), tensors(source))
+    assert tiny.difference(macllm_logits(done.path), macllm_logits(source)) < 1e-6
+    again = convert(done.path, tmp_path / "again")
+    assert same_tensors(tensors(again.path), tensors(done.path))
+
+
+# mlx-lm's class computes something else than the original for these; that is shown, so that nobody relies on it
+MLX_LM_DIFFERS: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("variant", tiny.variants())
+def test_mlx_lm_reads_what_is_converted(variant: str, tmp_path: Path) -> None:
+    """With the original's logits, unless mlx-lm is known to compute otherwise."""
+    source = tiny.reference(variant)
+    done = convert(source.folder, tmp_path / "out")
+    difference = tiny.difference(mlx_lm_logits(done.path), source.logits([IDS]))
+    assert (difference < 1e-4) == (variant not in MLX_LM_DIFFERS), difference
+
+
+@pytest.mark.parametrize("variant", tiny.variants())
+def test_what_mlx_lm_keeps_is_read(variant: str, tmp_path: Path) -> None:
+    """A folder that mlx-lm loaded from the original and saved."""
+    from mlx_lm.utils import load_model, save_config, save_model
+
+    source = tiny.reference(variant)
+    values = tiny.config_of(variant)
+    model, _ = load_model(source.folder, model_config=values)
+    save_model(tmp_path, model)
+    save_config(values, tmp_path / "config.json")
+    assert tiny.difference(macllm_logits(tmp_path), source.logits([IDS])) < 1e-4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -284,7 +284,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     files = open_model(folder)
     values = np.random.default_rng(0).normal(0, 0.02, 3000 * 1024).astype(np.float16)
-    arrays = {files.naming.stored(t.name): np.resize(values, t.shape) for t in files.spec.tensors()}
+    arrays = {files.naming.stored(t.name)[0]: np.resize(values, t.shape) for t in files.spec.tensors()}
     save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
