@@ -92,6 +92,34 @@ def mamba2(c: Config) -> ModelSpec:
     return _model(c, mixer, mamba_names("backbone.layers.{i}.mixer.", mixer), tied=False)
 
 
+def hybrid_mamba2(c: Config, inner: int, norm: Norm | None) -> Mamba2:
+    """Mamba 2 of ``inner`` channels by the keys that hybrid families have for it."""
+    heads = c.integer("mamba_n_heads", 128)
+    auto = c.get("mamba_d_head", "auto") == "auto"
+    head_dim = inner // heads if auto else c.integer("mamba_d_head")
+    if heads * head_dim != inner:
+        raise c.unsupported(
+            "mamba_n_heads", heads, f"a divisor of the {inner} channels, mamba_d_head={head_dim} each"
+        )
+    read_harmless(c)
+    bias = c.flag("mamba_proj_bias")
+    shortest, longest = step_limits(c)
+    return Mamba2(
+        c.integer("hidden_size"),
+        heads,
+        head_dim,
+        head_groups(c, "mamba_n_groups", 1, heads),
+        c.integer("mamba_d_state", 256),
+        c.integer("mamba_d_conv", 4),
+        norm,
+        bias=bias,
+        out_bias=bias,
+        conv_bias=c.flag("mamba_conv_bias", True),
+        shortest_step=shortest,
+        longest_step=longest,
+    )
+
+
 def _model(c: Config, mixer: Mamba | Mamba2, table: Table, *, tied: bool) -> ModelSpec:
     read_harmless(c)
     layer = Layer(mixer, None, norm=Norm("rms", c.number("layer_norm_epsilon", 1e-5)))
