@@ -93,6 +93,8 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
         for name, buffer in model.named_buffers():
             if "bias" in name:  # of a router's choice
                 buffer.normal_(0.0, 0.3)
+            elif name.endswith(("act_fn.beta", "act_fn.eps")):
+                buffer.add_(-0.3 * torch.rand(()))
     model.save_pretrained(folder)
     if model_type in SAME_AS:
         saved = read_config(folder) | {"model_type": model_type}

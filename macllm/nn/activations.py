@@ -6,9 +6,12 @@ from functools import cache, partial
 from typing import TypeAlias
 
 import mlx.core as mx
+from mlx.nn.layers.base import Module
 
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
+from macllm.nn.parameters import Parameters
 from macllm.spec import Activation
+from macllm.spec.channel import XIELU_NUMBERS
 
 Gate: TypeAlias = Callable[[mx.array, mx.array], mx.array]
 Function: TypeAlias = Callable[[mx.array], mx.array]
@@ -62,6 +65,30 @@ def clamped_swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """``(up + 1) * gate * sigmoid(1.702 gate)``, gate at most 7 and up within 7 of 0 (gpt-oss)."""
     gate, up = mx.minimum(gate, _CLAMP), mx.clip(up, -_CLAMP, _CLAMP)
     return (up + 1) * gate * mx.sigmoid(_CLAMPED_SLOPE * gate)
+
+
+def xielu(x: mx.array, positive: mx.array, negative: mx.array, beta: mx.array, eps: mx.array) -> mx.array:
+    """``positive x^2 + beta x`` above zero, ``negative (e^min(x, eps) - 1 - x) + beta x`` below (arXiv 2411.13010)."""
+    wide = x.astype(mx.float32)
+    below = negative * (mx.expm1(mx.minimum(wide, eps)) - wide)
+    return (mx.where(wide > 0, positive * wide * wide, below) + beta * wide).astype(x.dtype)
+
+
+class XIELU(Module):
+    """:func:`xielu` with a layer's own numbers."""
+
+    def __init__(self, parameters: Parameters, prefix: str) -> None:
+        super().__init__()
+        self.alpha_p, self.alpha_n, self.beta, self.eps = (
+            parameters.vector(f"{prefix}.{name}", wide=True) for name in XIELU_NUMBERS
+        )
+        softplus_p, softplus_n = mx.logaddexp(self.alpha_p, 0), mx.logaddexp(self.alpha_n, 0)
+        self._slopes = (softplus_p, self.beta + softplus_n)
+        self._function = _compiled(xielu) if mx.default_device() == mx.gpu else xielu
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(..., D) to (..., D)."""
+        return self._function(x, *self._slopes, self.beta, self.eps)
 
 
 _FUNCTIONS: dict[Activation, Function] = {

@@ -3,7 +3,7 @@
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.activations import activation_function, gate_function
+from macllm.nn.activations import XIELU, activation_function, gate_function
 from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
 from macllm.spec import MLP
@@ -19,13 +19,16 @@ class MLPBlock(Module):
         if spec.down_norm is not None:
             self.down_norm = make_norm(spec.down_norm, parameters, f"{prefix}.down_norm")
         self._gate = gate_function(spec.activation) if spec.gated else None
-        self._activate = activation_function(spec.activation) if not spec.gated else None
+        if spec.activation == "xielu":
+            self.activation = XIELU(parameters, f"{prefix}.activation")
+        elif not spec.gated:
+            self._activate = activation_function(spec.activation)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, L, D) to (B, L, D)."""
         y = self.up(x)
         if self._gate is not None:
             y = self._gate(*mx.split(y, 2, axis=-1))  # (B, L, hidden) each
-        elif self._activate is not None:
-            y = self._activate(y)
+        else:
+            y = self.activation(y) if "activation" in self else self._activate(y)
         return self.down(self.down_norm(y) if "down_norm" in self else y)

@@ -8,7 +8,9 @@ from macllm.spec.memory import CacheSpec
 from macllm.spec.norm import Norm
 from macllm.spec.tensor import TensorSpec, linear
 
-Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_swiglu"]
+# xIELU (arXiv 2411.13010) has four numbers of its own in each layer.
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_swiglu", "xielu"]
+XIELU_NUMBERS = ("alpha_p", "alpha_n", "beta", "eps")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class MLP:
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:
         """Its tensors under their canonical names."""
+        if self.activation == "xielu":
+            for name in XIELU_NUMBERS:
+                yield TensorSpec(f"{prefix}.activation.{name}", (), "vector")
         if self.down_norm is not None:
             yield from self.down_norm.tensors(f"{prefix}.down_norm", self.hidden)
         for name in self.inputs:
