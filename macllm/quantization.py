@@ -108,13 +108,19 @@ class Ternary:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Which matrix is stored how: a default, and exceptions by module name (None: not quantized); or ternary."""
+    """Which matrix is stored how: a default, and exceptions by module name (None: not quantized); or ternary.
+
+    ``experts``: how those are stored where all else is plain, as blocks beside their scales (gpt-oss as published).
+    """
 
     default: Quantization | None = None
     exceptions: Mapping[str, Quantization | None] = field(default_factory=dict)
     ternary: Ternary | None = None
+    experts: Quantization | None = None
 
     def of(self, module: str) -> Quantization | None:
+        if self.experts is not None:
+            return self.experts if ".experts." in module else None
         return self.exceptions.get(module, self.default)
 
     @staticmethod
@@ -130,6 +136,8 @@ class QuantizationPlan:
             raise ConfigError(f"{where}: quantization={entry!r} is not a mapping; download the config again")
         if entry.get("quant_method") == "bitnet":
             return QuantizationPlan(ternary=Ternary.parse(entry, f"{where}: quantization_config"))
+        if entry.get("quant_method") == "mxfp4":
+            return QuantizationPlan(experts=Quantization(4, 32, "mxfp4"))
         if "quant_method" in entry or "group_size" not in entry:
             raise ConfigError(
                 f"{where}: quantization {entry.get('quant_method', 'of an unknown kind')!r} cannot be read; "

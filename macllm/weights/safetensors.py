@@ -32,6 +32,10 @@ _DTYPE_BYTES = {
     "I64": 8,
 }
 _FLOATS = ("F32", "F16", "BF16")
+_BLOCKS, _BLOCK_SCALES = (
+    "_blocks",
+    "_scales",
+)  # MXFP4: bytes (..., O, I / 32, 16), and exponents (..., O, I / 32)
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 _REMEDY = "download it again"
 
@@ -71,6 +75,9 @@ class SafetensorsCheckpoint:
         quantization = self.quantization(name)
         if quantization is None:
             return entry.shape
+        if self._in_blocks(name):
+            *rows, groups, _ = entry.shape
+            return (*rows, groups * quantization.group_size)
         *rows, words = entry.shape
         return (*rows, words * 32 // quantization.bits)
 
@@ -83,6 +90,8 @@ class SafetensorsCheckpoint:
 
     def quantization(self, name: str) -> Quantization | None:
         """How the matrix ``name`` is packed; None where it is plain."""
+        if self._in_blocks(name):
+            return self.plan.experts
         module = name.removesuffix(".weight")
         if f"{module}.scales" not in self._entries or name == module:
             if self._entry(name).dtype == "U32" and self.plan.of(module) is not None:
@@ -112,8 +121,9 @@ class SafetensorsCheckpoint:
             return Dense(self._array(name))
         self._check_packing(name, quantization)
         scales, biases = self._companions(name)
+        weight = self._array(name)
         return Packed(
-            self._array(name),
+            weight.view(mx.uint32).flatten(-2) if self._in_blocks(name) else weight,
             self._array(scales),
             self._array(biases) if quantization.mode == "affine" else None,
             quantization,
@@ -142,10 +152,20 @@ class SafetensorsCheckpoint:
         return arrays.pop(name)
 
     def _companions(self, name: str) -> tuple[str, str]:
+        if self._in_blocks(name):
+            return f"{name.removesuffix(_BLOCKS)}{_BLOCK_SCALES}", ""  # there are no biases
         module = name.removesuffix(".weight")
         return f"{module}.scales", f"{module}.biases"
 
+    def _in_blocks(self, name: str) -> bool:
+        return self.plan.experts is not None and name.endswith(_BLOCKS)
+
     def _is_companion(self, name: str) -> bool:
+        if name.endswith(_BLOCK_SCALES):
+            return (
+                self._in_blocks(block := f"{name.removesuffix(_BLOCK_SCALES)}{_BLOCKS}")
+                and block in self._entries
+            )
         module, _, kind = name.rpartition(".")
         return kind in ("scales", "biases") and f"{module}.weight" in self._entries
 
