@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from macllm.quantization import Quantization
-from macllm.spec import CacheSpec, KeyValues, ModelSpec
+from macllm.spec import CacheSpec, KeyValues, ModelSpec, State, Tokens
 from macllm.spec.memory import REWIND_TOKENS
 
 KEPT_WINDOWS = 2  # of tokens that a sliding cache keeps, so that rewinding within a window is exact
@@ -24,10 +24,17 @@ def kv_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2) -> int:
     """Bytes of all caches at ``tokens`` tokens: a sliding window holds no more than its width, a state no more ever."""
     if not tokens:
         return 0
-    return sum(
-        cache.values(tokens) * value_bytes if isinstance(cache, KeyValues) else cache.nbytes(value_bytes)
-        for cache in spec.caches
-    )
+    return sum(_in_view(cache, tokens, value_bytes) for cache in spec.caches)
+
+
+def _in_view(cache: CacheSpec, tokens: int, value_bytes: int) -> int:
+    match cache:
+        case KeyValues():
+            return cache.values(tokens) * value_bytes
+        case State():
+            return cache.nbytes(value_bytes)
+        case Tokens():
+            return cache.nbytes(tokens)
 
 
 def held_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2, chunk: int = 512) -> int:
@@ -39,6 +46,8 @@ def _held(cache: CacheSpec, tokens: int, value_bytes: int, chunk: int) -> int:
     if isinstance(cache, KeyValues):
         kept = KEPT_WINDOWS * cache.reach + chunk if cache.reach is not None else tokens
         return cache.values_per_token * value_bytes * min(tokens, kept)
+    if isinstance(cache, Tokens):
+        return cache.nbytes(tokens)
     # the state, up to three checkpoints, and the inputs since the oldest
     return 4 * cache.nbytes(value_bytes) + cache.logged * value_bytes * min(tokens, 3 * REWIND_TOKENS)
 

@@ -69,6 +69,7 @@ class FallbackModel:
         tokens: mx.array,
         caches: Sequence[ForeignCache],
         between: Callable[[mx.array], None] | None = None,
+        ahead: int = 0,
     ) -> mx.array:
         foreign = [cache.cache for cache in caches]
         logits: mx.array = self.model(tokens, cache=foreign)

@@ -180,7 +180,7 @@ class _Run:
         while len(session.tokens) < total and not self.cancelled():
             part = list(prompt[len(session.tokens) :][: self._chunk(total - len(session.tokens))])
             try:
-                hidden = self._states(part)
+                hidden = self._states(part, total - len(session.tokens) - len(part))
             except Cancelled:
                 take_back(session)
                 return
@@ -200,13 +200,16 @@ class _Run:
                 self.meter.prefilled()
             yield Prefill(total, total, reused)
 
-    def _states(self, part: Sequence[int]) -> mx.array:
-        """The states (1, L, D) of the next prompt tokens. Raises Cancelled between two layers."""
+    def _states(self, part: Sequence[int], ahead: int) -> mx.array:
+        """The states (1, L, D) of the next prompt tokens, which ``ahead`` more follow.
+
+        Raises Cancelled between two layers.
+        """
         model, caches = self.loaded.model, self.session.caches
         watched = self.options.cancel is not None and model.layered
         if watched and len(part) > SHORT_CHUNK:
-            return model.hidden(mx.array([part]), caches, LayerWatch(self.cancelled))
-        return model.hidden(mx.array([part]), caches)
+            return model.hidden(mx.array([part]), caches, LayerWatch(self.cancelled), ahead=ahead)
+        return model.hidden(mx.array([part]), caches, ahead=ahead)
 
     def _chunk(self, left: int) -> int:
         """How many of the ``left`` prompt tokens the next step takes."""

@@ -20,11 +20,16 @@ class Model(Protocol):
         """Whether ``hidden`` calls ``between``."""
 
     def hidden(
-        self, tokens: mx.array, caches: Sequence[Any], between: Callable[[mx.array], None] | None = None
+        self,
+        tokens: mx.array,
+        caches: Sequence[Any],
+        between: Callable[[mx.array], None] | None = None,
+        ahead: int = 0,
     ) -> mx.array:
         """Ids (B, L) to states (B, L, D); adds the tokens to ``caches``, which this model made.
 
-        ``between`` is called with the output of each layer that another follows, and may raise.
+        ``between`` is called with the output of each layer that another follows, and may raise. ``ahead`` tokens of
+        the same prompt are to follow.
         """
 
     def logits(self, hidden: mx.array) -> mx.array:

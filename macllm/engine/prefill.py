@@ -48,7 +48,7 @@ def take_back(session: Session) -> None:
     """After a step was given up: every cache drops what ``session.tokens`` does not have, or all start anew."""
     for cache in session.caches:
         surplus = cache.offset - len(session.tokens)
-        if surplus > cache.rewindable():
+        if not 0 <= surplus <= cache.rewindable():  # less, where it was being filled anew
             session.reset()
             return
         cache.rewind(surplus)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from macllm.families.config import LAYER_KINDS, Config
 from macllm.families.names import Table, names, standard
-from macllm.spec import MLP, Activation, Attention, Layer, ModelSpec, MoE, Norm, QKNorm, Rope
+from macllm.spec import MLP, Activation, Attention, DynamicScaling, Layer, ModelSpec, MoE, Norm, QKNorm, Rope
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -129,12 +129,19 @@ def model(
         vocab=c.integer("vocab_size"),
         dim=c.integer("hidden_size"),
         layers=tuple(layers),
-        max_context=fields.pop("max_context", None) or c.integer("max_position_embeddings"),
+        max_context=fields.pop("max_context", None) or _context(c, layers),
         norm=fields.pop("norm", layers[0].norm),
         tied=tied,
         names=names(table, tied=tied, ignored=ignored),
         **fields,
     )
+
+
+def _context(c: Config, layers: list[Layer]) -> int:
+    """How many tokens the model is made for: what the config says, stretched where that grows with the sequence."""
+    stated = c.integer("max_position_embeddings")
+    scalings = [rope.scaling for layer in layers for rope in layer.ropes]
+    return max([stated, *(int(stated * s.factor) for s in scalings if isinstance(s, DynamicScaling))])
 
 
 def layer_kinds(c: Config, default: list[str], known: tuple[str, ...] = LAYER_KINDS) -> list[str]:

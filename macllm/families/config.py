@@ -9,7 +9,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from macllm.errors import ConfigError
-from macllm.spec import LinearScaling, Llama3Scaling, Rope, RopeScaling, TableScaling, YarnScaling
+from macllm.spec import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongScaling,
+    ProportionalScaling,
+    Rope,
+    RopeScaling,
+    TableScaling,
+    YarnScaling,
+)
 
 # Training, bookkeeping, tokenizer and generation settings: no effect on the logits of a causal pass.
 _HARMLESS = frozenset(
@@ -29,6 +39,15 @@ _HARMLESS = frozenset(
     """.split()
 )
 _HARMLESS_PREFIXES = ("_", "unsloth", "router_aux", "summary_")
+# Notes that scalings carry along, and how image tokens would be placed.
+_ROPE_HARMLESS = (
+    "type",
+    "finetuned",
+    "max_position_embeddings",
+    "original_max_position_embeddings",
+    "mrope_section",
+    "mrope_interleaved",
+)
 
 LAYER_KINDS = ("full_attention", "sliding_attention")
 
@@ -138,31 +157,49 @@ class Config:
         kind: str | None = None,
         partial: float | None = None,
         interleaved: bool = False,
+        beside: tuple[str, ...] = (),
     ) -> Rope:
         """The rotary embedding of heads of ``dims``, in either form of config.
 
         Repositories carry ``rope_theta`` (``base``) and ``rope_scaling``; transformers 5 writes
         ``rope_parameters`` with both inside, for models with several kinds of layer one mapping a ``kind``.
         ``partial`` is the share of a head that turns where the config does not say; None: always all of it.
+        ``beside`` are keys in there that the family reads itself.
         """
-        share = self._share(partial)
-        parameters = self.mapping("rope_parameters")
-        if not parameters:
-            turned = int(dims * share)
-            within = self._within("rope_scaling", self.mapping("rope_scaling"))
-            return Rope(turned, base, self._scaling(within, turned), interleaved)
-        within = self._within("rope_parameters", parameters)
-        if kind is not None:
-            if unknown := set(parameters) - set(LAYER_KINDS):
-                raise self.unsupported("rope_parameters", sorted(unknown), f"one mapping for {kind!r}")
-            within = self._within(f"rope_parameters.{kind}", within.mapping(kind))
-        turned = int(dims * within._share(share if partial is not None else None))
-        return Rope(turned, within.number("rope_theta", base), self._scaling(within, turned), interleaved)
+        within = self._rope_values(kind)
+        for key in (*_ROPE_HARMLESS, *beside):
+            within.get(key)
+        type_ = within.get("rope_type", within.get("type", "default"))
+        share = self._share(within, 1.0 if type_ == "proportional" else partial)
+        turned = dims if type_ == "proportional" else int(dims * share)
+        if turned % 2 or not 0 < turned <= dims:
+            raise self.unsupported("partial_rotary_factor", share, f"an even part of a head of {dims}")
+        scaling = self._scaling(type_, within, turned, share)
+        theta = within.number("rope_theta", base)
+        within.refuse_unread()
+        return Rope(turned, theta, scaling, interleaved)
 
-    def _share(self, partial: float | None) -> float:
+    def _rope_values(self, kind: str | None) -> "Config":
+        """The mapping that holds a rotary embedding's settings."""
+        for key in ("rope_scaling", "rope_parameters"):
+            values = self.mapping(key)
+            within = self._within(key, values)
+            if kind is not None and key == "rope_parameters" and values:
+                if unknown := set(values) - set(LAYER_KINDS):
+                    raise self.unsupported(key, sorted(unknown), f"one mapping for {kind!r}")
+                return self._within(f"{key}.{kind}", within.mapping(kind))
+            if values:
+                break
+        return within
+
+    def _share(self, within: "Config", partial: float | None) -> float:
+        """The share of a head that turns: as said beside the scaling, else outside, else ``partial``."""
+        stated = [values for values in (within, self) if values.get("partial_rotary_factor") is not None]
+        if not stated:
+            return partial or 1.0
         if partial is None:
-            self.only("partial_rotary_factor", [1.0], 1.0)
-        return self.number("partial_rotary_factor", partial or 1.0)
+            stated[0].only("partial_rotary_factor", [1.0])
+        return stated[0].number("partial_rotary_factor")
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         """A JSON object; empty where missing or null."""
@@ -180,9 +217,8 @@ class Config:
     def _within(self, key: str, values: Mapping[str, Any]) -> "Config":
         return Config(values, self.family, f"{self.where}: {key}")
 
-    def _scaling(self, values: "Config", dims: int) -> RopeScaling | None:
-        kind = values.get("rope_type", values.get("type", "default"))
-        match kind:
+    def _scaling(self, type_: Any, values: "Config", dims: int, share: float) -> RopeScaling | None:
+        match type_:
             case "default":
                 return None
             case "linear":
@@ -191,13 +227,43 @@ class Config:
                 low, high = values.number("low_freq_factor"), values.number("high_freq_factor")
                 return Llama3Scaling(values.number("factor"), low, high, self._original_context(values))
             case "table":
-                return _table(values, dims // 2)
+                return TableScaling(_factors(values, "factors", dims // 2))
+            case "proportional":
+                return ProportionalScaling(share, values.number("factor", 1.0))
+            case "dynamic":
+                return DynamicScaling(values.number("factor"), self.integer("max_position_embeddings"))
+            case "longrope" | "su":
+                return self._longrope(values, dims // 2)
             case "yarn":
                 return self._yarn(values)
-        raise values.unsupported("rope_type", kind, "'default', 'linear', 'llama3' or 'yarn'")
+        raise values.unsupported(
+            "rope_type",
+            type_,
+            "'default', 'linear', 'llama3', 'yarn', 'longrope', 'dynamic' or 'proportional'",
+        )
 
     def _original_context(self, values: "Config") -> int:
-        return values.integer("original_max_position_embeddings", self.integer("max_position_embeddings"))
+        inside = values.get("original_max_position_embeddings")
+        if inside is not None and self.get("original_max_position_embeddings") is None:
+            return values.integer("original_max_position_embeddings")
+        # where a config has both, the one outside counts
+        return self.integer("original_max_position_embeddings", self.integer("max_position_embeddings"))
+
+    def _longrope(self, values: "Config", count: int) -> LongScaling:
+        context = self._original_context(values)
+        factor = values.number("factor", self.integer("max_position_embeddings") / context)
+        usual = 1.0
+        if values.get("attention_factor") is not None:
+            usual = values.number("attention_factor")
+        elif factor > 1:
+            usual = math.sqrt(1 + math.log(factor) / math.log(context))
+        short, long = (
+            TableScaling(
+                _factors(values, f"{length}_factor", count), values.number(f"{length}_mscale", usual)
+            )
+            for length in ("short", "long")
+        )
+        return LongScaling(short, long, context)
 
     def _yarn(self, values: "Config") -> YarnScaling:
         factor = values.number("factor")
@@ -224,9 +290,10 @@ def _mscale(factor: float, weight: float) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _table(values: Config, count: int) -> TableScaling:
-    """The factors of a GGUF's ``rope_freqs``, as ``macllm.weights.gguf.rope`` hands them on."""
-    factors = values.get("factors")
-    if not isinstance(factors, list) or len(factors) != count:
-        raise values.unsupported("factors", factors, f"a list of {count} numbers")
-    return TableScaling(tuple(float(factor) for factor in factors))
+def _factors(values: Config, key: str, count: int) -> tuple[float, ...]:
+    """What each frequency is divided by."""
+    factors = values.get(key)
+    numbers = isinstance(factors, list) and all(isinstance(one, int | float) for one in factors)
+    if not numbers or len(factors) != count:
+        raise values.unsupported(key, factors, f"a list of {count} numbers")
+    return tuple(float(factor) for factor in factors)

@@ -50,7 +50,7 @@ def gemma3_text(c: Config) -> ModelSpec:
         if c.get(key) is not None:
             raise c.unsupported(key, c.get(key), "none")
     c.only("use_bidirectional_attention", [False], False)
-    base = _attention(c, QKNorm(rms_norm(c)))
+    base = _attention(c, qk_norm=QKNorm(rms_norm(c)), rope=None)
     theta, local_theta = c.number("rope_theta", 1_000_000.0), c.number("rope_local_base_freq", 10_000.0)
     local = c.rope(base.head_dim, base=local_theta, kind="sliding_attention")
     if not c.mapping("rope_parameters"):  # rope_scaling is for the full layers only
@@ -61,11 +61,11 @@ def gemma3_text(c: Config) -> ModelSpec:
     return _model(c, _layers(c, kinds, full, sliding), needs_bfloat16_range=True)
 
 
-def _attention(c: Config, qk_norm: QKNorm | None = None) -> Attention:
+def _attention(c: Config, **fields: Any) -> Attention:
     """Attention whose scores are scaled by a width of the config's own."""
     bias = c.flag("attention_bias")
     scale = c.number("query_pre_attn_scalar", 256) ** -0.5
-    return replace(attention(c, bias=bias, out_bias=bias, qk_norm=qk_norm), scale=scale)
+    return replace(attention(c, bias=bias, out_bias=bias, **fields), scale=scale)
 
 
 def _cap(c: Config, key: str) -> float | None:

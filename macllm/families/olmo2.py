@@ -1,6 +1,7 @@
 """OLMo 2 and 3."""
 
 from dataclasses import replace
+from typing import Any
 
 from macllm.families.blocks import attention, layer_kinds, mlp, model, rms_norm
 from macllm.families.config import Config
@@ -19,7 +20,7 @@ def olmo2(c: Config) -> ModelSpec:
 def olmo3(c: Config) -> ModelSpec:
     """OLMo 3 (arXiv 2512.13961): three sliding layers to a full one; only the full ones have a scaled rope."""
     c.where_missing(sliding_window=4096)
-    base, theta = _attention(c), c.number("rope_theta", 500_000.0)
+    base, theta = _attention(c, rope=None), c.number("rope_theta", 500_000.0)
     local = c.rope(base.head_dim, base=c.number("rope_local_base_freq", theta), kind="sliding_attention")
     if not c.mapping("rope_parameters"):  # rope_scaling is for the full layers only
         local = replace(local, scaling=None)
@@ -36,7 +37,7 @@ def olmo3(c: Config) -> ModelSpec:
     )
 
 
-def _attention(c: Config) -> Attention:
+def _attention(c: Config, **fields: Any) -> Attention:
     bias = c.flag("attention_bias")
     norm = QKNorm(rms_norm(c, default=1e-5), over="all")
-    return attention(c, bias=bias, out_bias=bias, qk_norm=norm)
+    return attention(c, bias=bias, out_bias=bias, qk_norm=norm, **fields)

@@ -23,6 +23,7 @@ class AttentionBlock(Module):
         self.qkv = parameters.linear(prefix, *spec.projections, bias=spec.bias)
         self.o = parameters.linear(prefix, "o", bias=spec.out_bias)
         self.rope = rotary(spec.rope) if spec.rope is not None else None
+        self._late = self.rope is not None and self.rope.late
         self._attend = Attend(Scores(spec.scale, spec.window, spec.chunk, spec.softcap, spec.slopes))
         self._heads = sum(spec.projections.values())
         self._rotated = spec.heads + spec.kv_heads
@@ -51,6 +52,8 @@ class AttentionBlock(Module):
         q, k = self._placed(qk, step)  # (B, H, L, d), (B, K, L, d)
         if caches:
             k, v = caches[0].update(k, v)
+        if self._late:
+            q, k = self._placed_late(q, k, step)
         y = self._attend(q, k, v, step, self.get("sinks"))
         if gate is not None:
             y = y * mx.sigmoid(gate)
@@ -64,11 +67,20 @@ class AttentionBlock(Module):
             norm = None  # done, before the heads were taken apart
         if norm is not None and not norm.after_rope:
             qk = self._normalized(qk)
-        if self.rope is not None:
-            qk = self.rope(qk, step.position)
-        if norm is not None and norm.after_rope:
+        if self.rope is not None and not self._late:
+            qk = self.rope.of(step)(qk, step.position)
+        if norm is not None and norm.after_rope and not self._late:
             qk = self._normalized(qk)
         q, k = mx.split(qk, [heads], axis=1)
+        return q, k
+
+    def _placed_late(self, q: mx.array, k: mx.array, step: Step) -> tuple[mx.array, mx.array]:
+        """Queries (B, H, L, d) and all keys in view (B, K, S, d), turned."""
+        assert self.rope is not None
+        turn = self.rope.of(step)
+        q, k = turn(q, step.position), turn(k, step.position + q.shape[2] - k.shape[2])
+        if self.spec.qk_norm is not None and self.spec.qk_norm.after_rope:
+            q, k = self.q_norm(q), self.k_norm(k)
         return q, k
 
     def _normalized(self, qk: mx.array) -> mx.array:

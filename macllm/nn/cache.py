@@ -12,7 +12,8 @@ import mlx.core as mx
 
 from macllm.nn.kv_cache import FullCache, SlidingCache
 from macllm.nn.state_cache import StateCache
-from macllm.spec import KeyValues, ModelSpec
+from macllm.nn.token_cache import TokenCache
+from macllm.spec import CacheSpec, KeyValues, ModelSpec, State, Tokens
 
 
 class Cache(Protocol):
@@ -65,11 +66,14 @@ class AttentionCache(LayerCache, Protocol):
 def make_caches(spec: ModelSpec, padding: Sequence[int] | None = None) -> list[LayerCache]:
     """The empty caches of ``spec``, layer by layer; ``padding`` counts the tokens before each row that are none."""
     before = mx.array(list(padding)) if padding is not None and any(padding) else None
-    return [
-        StateCache(before)
-        if not isinstance(cache, KeyValues)
-        else FullCache(before)
-        if cache.reach is None
-        else SlidingCache(cache.reach, before)
-        for cache in spec.caches
-    ]
+    return [_cache(cache, before) for cache in spec.caches]
+
+
+def _cache(spec: CacheSpec, padding: mx.array | None) -> LayerCache:
+    match spec:
+        case KeyValues():
+            return FullCache(padding) if spec.reach is None else SlidingCache(spec.reach, padding)
+        case State():
+            return StateCache(padding)
+        case Tokens(first):
+            return TokenCache(first, padding)

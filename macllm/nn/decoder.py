@@ -13,7 +13,11 @@ from macllm.nn.parameters import Parameters
 from macllm.nn.stack import Stack
 from macllm.nn.step import Step
 from macllm.nn.stored import Dense, Stored
+from macllm.nn.token_cache import TokenCache
 from macllm.spec import Layer, ModelSpec
+
+
+_RECOMPUTED = 512  # tokens a pass, where a sequence has outgrown a length
 
 
 class LayerBlock(Module):
@@ -78,14 +82,33 @@ class Decoder(Module):
         tokens: mx.array,
         caches: Sequence[LayerCache] | None = None,
         between: Callable[[mx.array], None] | None = None,
+        ahead: int = 0,
     ) -> mx.array:
         """Ids (B, L) to normalized states (B, L, D). Appends to ``caches``, as :meth:`make_caches` gives them.
 
         ``between`` is called with the output (B, L, D) of each layer that another follows. When it raises, the
-        caches of the layers so far have the tokens and the others do not.
+        caches of the layers so far have the tokens and the others do not. ``ahead`` tokens of the same prompt are to
+        follow: where rotations depend on a sequence's length, they are at once those of all of it.
         """
-        length = tokens.shape[1]
-        step = Step(length, caches[0].offset, caches[0].padding) if caches else Step(length)
+        length, first = tokens.shape[1], caches[0] if caches else None
+        step = (
+            Step(length, first.offset, first.padding, ahead)
+            if first is not None
+            else Step(length, ahead=ahead)
+        )
+        if caches and isinstance(caches[-1], TokenCache):
+            self._recompute(caches, caches[-1].outdated(step.totals), step, between)
+            caches[-1].append(tokens)
+        return self.norm(self._through_layers(tokens, step, caches, between))
+
+    def _through_layers(
+        self,
+        tokens: mx.array,
+        step: Step,
+        caches: Sequence[LayerCache] | None,
+        between: Callable[[mx.array], None] | None,
+    ) -> mx.array:
+        """Ids (B, L) to the states (B, L, D) after the last layer."""
         x = self._embedded(tokens, step)
         start = 0
         for index, (spec, layer) in enumerate(zip(self.spec.layers, self.layers, strict=True)):
@@ -94,7 +117,26 @@ class Decoder(Module):
             end = start + len(spec.caches)
             x = layer(x, step, caches[start:end] if caches is not None else ())
             start = end
-        return self.norm(x)
+        return x
+
+    def _recompute(
+        self,
+        caches: Sequence[LayerCache],
+        ids: mx.array | None,
+        step: Step,
+        between: Callable[[mx.array], None] | None,
+    ) -> None:
+        """Fills the layers' caches anew with ids (B, S), all that they held, for the sequence of this step."""
+        if ids is None:
+            return
+        of_layers, end = caches[:-1], step.offset + step.length + step.ahead
+        for cache, empty in zip(of_layers, self.make_caches(), strict=False):
+            cache.restore(*empty.content())
+        for start in range(0, ids.shape[1], _RECOMPUTED):
+            part = ids[:, start : start + _RECOMPUTED]
+            before = Step(part.shape[1], start, step.padding, end - start - part.shape[1])
+            self._through_layers(part, before, of_layers, between)
+            mx.eval([cache.arrays() for cache in of_layers])
 
     def logits(self, hidden: mx.array) -> mx.array:
         """States (B, L, D) to logits (B, L, V)."""
@@ -123,7 +165,10 @@ class Decoder(Module):
             for name, value in module.items():
                 if isinstance(value, mx.array) and not name.startswith("_"):
                     # a weight for each head stands beside states (B, H, L, D)
-                    yield f"{path}.{name}" if path else name, Dense(value.squeeze(1) if value.ndim == 3 else value)
+                    yield (
+                        f"{path}.{name}" if path else name,
+                        Dense(value.squeeze(1) if value.ndim == 3 else value),
+                    )
 
     def _embedded(self, tokens: mx.array, step: Step) -> mx.array:
         x = self.embed(tokens)

@@ -49,12 +49,17 @@ class LatentAttentionBlock(Module):
         q = self.q(x) if spec.q_rank is None else self.q_up(self.q_norm(self.q_down(x)))
         q = q.reshape(batch, length, spec.heads, -1).swapaxes(1, 2)  # (B, H, L, n + p)
         q, q_place = mx.split(q, [spec.nope_dim], axis=-1)
-        q_place = self.rope(q_place, step.position)
+        turn = self.rope.of(step)
+        q_place = turn(q_place, step.position)
         latent, k_place = mx.split(self.kv_down(x), [spec.kv_rank], axis=-1)
         latent = self.kv_norm(latent)[:, None]  # (B, 1, L, r)
-        k_place = self.rope(k_place[:, None], step.position)  # (B, 1, L, p)
+        k_place = k_place[:, None]  # (B, 1, L, p)
+        if not self.rope.late:
+            k_place = turn(k_place, step.position)
         if caches:
             k_place, latent = caches[0].update(k_place, latent)  # (B, 1, S, p), (B, 1, S, r)
+        if self.rope.late:
+            k_place = turn(k_place, step.position + length - k_place.shape[2])
         inside = self._absorbed if length <= _ABSORBED_QUERIES else self._expanded
         y = inside(q, q_place, latent, k_place, step)  # (B, H, L, v)
         return self.o(y.swapaxes(1, 2).reshape(batch, length, -1))

@@ -1,20 +1,32 @@
 """What all layers of one pass share: where its tokens stand, which are real, and which keys each may see."""
 
+from functools import cached_property
+
 import mlx.core as mx
 
 
 class Step:
     """``length`` tokens a row after ``offset`` that came before; ``padding`` (B,) counts the ones at a row's start
-    that are none, where rows of different lengths are computed together.
+    that are none, where rows of different lengths are computed together. ``ahead`` tokens are known to follow.
     """
 
-    def __init__(self, length: int, offset: int = 0, padding: mx.array | None = None) -> None:
+    def __init__(self, length: int, offset: int = 0, padding: mx.array | None = None, ahead: int = 0) -> None:
         self.length = length
         self.offset = offset
         self.padding = padding
         # the position of a row's first token here: its own count where padding moves it
         self.position: int | mx.array = offset if padding is None else offset - padding
+        self.ahead = ahead
         self._masks: dict[tuple[object, ...], mx.array] = {}
+
+    @cached_property
+    def totals(self) -> tuple[int, ...]:
+        """The length of the whole sequence with all that is known to follow; one a row where they have padding."""
+        total = self.offset + self.length + self.ahead
+        if self.padding is None:
+            return (total,)
+        before: list[int] = self.padding.tolist()  # type: ignore[assignment]
+        return tuple(total - tokens for tokens in before)
 
     @property
     def positions(self) -> mx.array:

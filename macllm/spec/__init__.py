@@ -8,14 +8,17 @@ lay out the same tensors is data too (``macllm.spec.names``).
 from macllm.spec.attention import Attention, LatentAttention, QKNorm
 from macllm.spec.channel import MLP, Activation, Channel, MoE
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
-from macllm.spec.memory import CacheSpec, KeyValues, State
+from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
 from macllm.spec.names import Entry, Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import ShortConv
 from macllm.spec.rope import (
+    DynamicScaling,
     LinearScaling,
     Llama3Scaling,
+    LongScaling,
+    ProportionalScaling,
     Rope,
     RopeScaling,
     TableScaling,
@@ -29,6 +32,7 @@ __all__ = [
     "Attention",
     "CacheSpec",
     "Channel",
+    "DynamicScaling",
     "Entry",
     "KeyValues",
     "LatentAttention",
@@ -38,12 +42,14 @@ __all__ = [
     "Mamba",
     "Mamba2",
     "Mixer",
+    "LongScaling",
     "MoE",
     "ModelSpec",
     "Names",
     "Norm",
     "NormPlacement",
     "ParallelMixers",
+    "ProportionalScaling",
     "QKNorm",
     "Rope",
     "RopeScaling",
@@ -52,5 +58,6 @@ __all__ = [
     "TableScaling",
     "TensorKind",
     "TensorSpec",
+    "Tokens",
     "YarnScaling",
 ]

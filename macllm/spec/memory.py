@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 STATE_BYTES = 4  # of a recurrent state's value: sums over thousands of steps want float32
+ID_BYTES = 4  # of a token's id
 REWIND_TOKENS = 64  # that a recurrent state can always go back
 
 
@@ -46,4 +47,14 @@ class State:
         return self.recent * value_bytes + self.sums * STATE_BYTES
 
 
-CacheSpec: TypeAlias = KeyValues | State
+@dataclass(frozen=True)
+class Tokens:
+    """The ids of the ``first`` tokens of a sequence: what was computed of them changes once it grows beyond."""
+
+    first: int
+
+    def nbytes(self, tokens: int) -> int:
+        return min(tokens, self.first) * ID_BYTES
+
+
+CacheSpec: TypeAlias = KeyValues | State | Tokens

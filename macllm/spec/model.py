@@ -8,10 +8,11 @@ from typing import Literal, TypeAlias
 from macllm.spec.attention import Attention, LatentAttention
 from macllm.spec.channel import Channel
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
-from macllm.spec.memory import CacheSpec, KeyValues
+from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.names import Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import ShortConv
+from macllm.spec.rope import LongScaling, Rope
 from macllm.spec.tensor import TensorSpec, linear
 
 Mixer: TypeAlias = Attention | LatentAttention | Mamba | Mamba2 | ParallelMixers | ShortConv
@@ -71,6 +72,15 @@ class Layer:
         return tuple(cache for block in blocks if block is not None for cache in block.caches)
 
     @property
+    def ropes(self) -> tuple[Rope, ...]:
+        """The rotary embeddings of its mixers."""
+        mixers = (
+            [one for _, one in self.mixer.mixers] if isinstance(self.mixer, ParallelMixers) else [self.mixer]
+        )
+        found = (mixer.rope for mixer in mixers if isinstance(mixer, Attention | LatentAttention))
+        return tuple(rope for rope in found if rope is not None)
+
+    @property
     def working_values(self) -> tuple[int, ...]:
         """Values that one token's activations take inside each of its blocks."""
         return tuple(block.working_values for block in (self.mixer, self.channel) if block is not None)
@@ -117,13 +127,20 @@ class ModelSpec:
 
     @cached_property
     def caches(self) -> tuple[CacheSpec, ...]:
-        """What all layers remember, in order."""
-        return tuple(cache for layer in self.layers for cache in layer.caches)
+        """What all layers remember, in order; and the ids of what comes before the :attr:`border`."""
+        layers = (cache for layer in self.layers for cache in layer.caches)
+        return (*layers, *((Tokens(self.border),) if self.border is not None else ()))
+
+    @cached_property
+    def border(self) -> int | None:
+        """The length of a sequence beyond which all its tokens are turned otherwise (LongRoPE); None: there is none."""
+        scalings = (rope.scaling for layer in self.layers for rope in layer.ropes)
+        return next((one.original_context for one in scalings if isinstance(one, LongScaling)), None)
 
     @property
     def rewindable(self) -> bool:
         """Whether every cache can drop any number of tokens that it still holds, not only the last few."""
-        return all(isinstance(cache, KeyValues) for cache in self.caches)
+        return not any(isinstance(cache, State) for cache in self.caches)
 
     @property
     def windows(self) -> tuple[int | None, ...]:

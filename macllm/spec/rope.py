@@ -1,6 +1,6 @@
 """Rotary positions as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 
@@ -39,9 +39,46 @@ class TableScaling:
     """Each frequency divided by a stored factor (the ``rope_freqs`` tensor of a GGUF)."""
 
     factors: tuple[float, ...]
+    temperature: float = 1.0  # of q and k
 
 
-RopeScaling: TypeAlias = LinearScaling | Llama3Scaling | YarnScaling | TableScaling
+@dataclass(frozen=True)
+class ProportionalScaling:
+    """Only the first ``share`` of the pairs turn, at frequencies divided by ``factor`` (Gemma 4)."""
+
+    share: float
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class LongScaling:
+    """LongRoPE (Ding et al. 2024, arXiv 2402.13753): other factors once a sequence outgrows the original context.
+
+    They are then those of all its tokens, from the first on.
+    """
+
+    short: TableScaling
+    long: TableScaling
+    original_context: int
+
+
+@dataclass(frozen=True)
+class DynamicScaling:
+    """Dynamic NTK (bloc97, emozilla): a base that grows with the sequence once it outgrows the original context."""
+
+    factor: float
+    original_context: int
+
+
+RopeScaling: TypeAlias = (
+    LinearScaling
+    | Llama3Scaling
+    | YarnScaling
+    | TableScaling
+    | ProportionalScaling
+    | LongScaling
+    | DynamicScaling
+)
 
 
 @dataclass(frozen=True)
@@ -55,3 +92,14 @@ class Rope:
     base: float = 10_000.0
     scaling: RopeScaling | None = None
     interleaved: bool = False
+
+    def at(self, length: int) -> "Rope":
+        """The rotation of a sequence of ``length`` tokens, for scalings that depend on it."""
+        match self.scaling:
+            case LongScaling(short, long, context):
+                return replace(self, scaling=long if length > context else short)
+            case DynamicScaling(factor, context):
+                stretch = factor * max(length, context) / context - (factor - 1)
+                base = self.base * stretch ** (self.dims / (self.dims - 2))
+                return replace(self, base=base, scaling=None)
+        return self

@@ -126,7 +126,7 @@ def test_an_error_in_a_step_forgets_the_session(tiny_model: Models) -> None:
     class Broken:
         separate_head = layered = True
 
-        def hidden(self, tokens: mx.array, caches: Sequence[object]) -> mx.array:
+        def hidden(self, tokens: mx.array, caches: Sequence[object], ahead: int = 0) -> mx.array:
             loaded.model.hidden(tokens, caches)
             raise RuntimeError(f"[malloc] Unable to allocate {10**12} bytes.")
 

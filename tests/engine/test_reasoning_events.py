@@ -39,7 +39,9 @@ class Script:
     def __init__(self, reply: Sequence[int], vocab: int) -> None:
         self.reply, self.vocab, self.read = reply, vocab, 0
 
-    def hidden(self, tokens: mx.array, caches: Sequence[FullCache], between: object = None) -> mx.array:
+    def hidden(
+        self, tokens: mx.array, caches: Sequence[FullCache], between: object = None, ahead: int = 0
+    ) -> mx.array:
         length = tokens.shape[1]
         if length > 1:
             self.read = caches[0].offset + length

@@ -7,7 +7,15 @@ from tiny import config_of, variants
 
 from macllm.errors import ConfigError
 from macllm.families import FAMILIES, is_native, spec_from_config
-from macllm.spec import LinearScaling, Llama3Scaling, Rope, TableScaling, YarnScaling
+from macllm.spec import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongScaling,
+    Rope,
+    TableScaling,
+    YarnScaling,
+)
 
 FAMILY_VARIANTS = ["llama", "mistral", "qwen2", "qwen3", "gemma3"]
 
@@ -118,6 +126,8 @@ def test_a_missing_key_is_named(variant: str, key: str) -> None:
         ("llama", "pretraining_tp", 3),
         ("llama", "rope_interleaved", True),
         ("llama", "partial_rotary_factor", 0.5),
+        ("phi", "partial_rotary_factor", 0.4),
+        ("phi", "partial_rotary_factor", 1.5),
         ("llama", "rope_scaling", "linear"),
         ("llama", "rope_parameters", [1]),
         ("mistral", "sliding_window", "4096"),
@@ -136,9 +146,12 @@ def test_a_value_that_is_not_supported_is_named(variant: str, key: str, value: A
 @pytest.mark.parametrize(
     ("scaling", "named"),
     [
-        ({"rope_type": "dynamic", "factor": 2.0}, "rope_type='dynamic'"),
-        ({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}, "rope_type='longrope'"),
-        ({"type": "su"}, "rope_type='su'"),
+        ({"rope_type": "dynamic"}, "'factor' is missing"),
+        ({"rope_type": "dynamic", "factor": 2.0, "alpha": 1000.0}, "alpha=1000.0"),
+        ({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}, "short_factor=[1.0]"),
+        ({"type": "su", "short_factor": [1.0, 2, 3, 4], "long_factor": [1.0, 2, 3, "4"]}, "long_factor=["),
+        ({"type": "telescopic"}, "rope_type='telescopic'"),
+        ({"rope_type": "linear", "factor": 2.0, "llama_4_scaling_beta": 0.1}, "llama_4_scaling_beta=0.1"),
         ({"rope_type": ["linear"]}, "rope_type=['linear']"),
         ({"rope_type": "linear"}, "'factor' is missing"),
         ({"rope_type": "linear", "factor": "2"}, "factor='2'"),
@@ -221,5 +234,10 @@ def test_each_scaling_becomes_its_own_type() -> None:
     assert rope_of(rope_scaling={"type": "linear", "factor": 2}).scaling == LinearScaling(2.0)
     assert rope_of(rope_scaling=llama3).scaling == Llama3Scaling(8.0, 1.0, 4.0, 512)
     assert rope_of(rope_scaling={"type": "yarn", "factor": 4}).scaling == YarnScaling(4.0, 512)
+    assert rope_of(rope_scaling={"type": "dynamic", "factor": 2}).scaling == DynamicScaling(2.0, 512)
     factors = [1.0, 2.0, 4.0, 8.0]
+    long = {"type": "longrope", "short_factor": factors, "long_factor": factors[::-1], "factor": 16}
+    short, longer = TableScaling((*factors,), 1.2), TableScaling((*factors[::-1],), 1.2)
+    stated = rope_of(rope_scaling={**long, "attention_factor": 1.2, "original_max_position_embeddings": 64})
+    assert stated.scaling == LongScaling(short, longer, 64)
     assert rope_of(rope_scaling={"type": "table", "factors": factors}).scaling == TableScaling((*factors,))
