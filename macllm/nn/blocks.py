@@ -3,6 +3,7 @@
 from typing import Any
 
 from macllm.nn.attention import AttentionBlock
+from macllm.nn.gated_delta import GatedDeltaBlock
 from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mamba import MambaBlock
 from macllm.nn.mamba2 import Mamba2Block
@@ -15,6 +16,7 @@ from macllm.spec import (
     MLP,
     Attention,
     Channel,
+    GatedDelta,
     LatentAttention,
     Mamba,
     Mamba2,
@@ -26,6 +28,7 @@ from macllm.spec import (
 
 _MIXERS: dict[type, Any] = {
     Attention: AttentionBlock,
+    GatedDelta: GatedDeltaBlock,
     LatentAttention: LatentAttentionBlock,
     Mamba: MambaBlock,
     Mamba2: Mamba2Block,

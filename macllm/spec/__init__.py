@@ -12,7 +12,7 @@ from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
 from macllm.spec.names import Entry, Names
 from macllm.spec.norm import Norm
-from macllm.spec.recurrent import ShortConv
+from macllm.spec.recurrent import GatedDelta, ShortConv
 from macllm.spec.rope import (
     DynamicScaling,
     LinearScaling,
@@ -34,6 +34,7 @@ __all__ = [
     "Channel",
     "DynamicScaling",
     "Entry",
+    "GatedDelta",
     "KeyValues",
     "LatentAttention",
     "Layer",

@@ -11,11 +11,11 @@ from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.names import Names
 from macllm.spec.norm import Norm
-from macllm.spec.recurrent import ShortConv
+from macllm.spec.recurrent import GatedDelta, ShortConv
 from macllm.spec.rope import LongScaling, Rope
 from macllm.spec.tensor import TensorSpec, linear
 
-Mixer: TypeAlias = Attention | LatentAttention | Mamba | Mamba2 | ParallelMixers | ShortConv
+Mixer: TypeAlias = Attention | GatedDelta | LatentAttention | Mamba | Mamba2 | ParallelMixers | ShortConv
 NormPlacement: TypeAlias = Literal["pre", "post", "sandwich", "parallel", "parallel_two"]
 
 

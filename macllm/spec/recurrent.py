@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from macllm.spec.memory import CacheSpec, State
+from macllm.spec.norm import Norm
 from macllm.spec.tensor import TensorSpec, convolution, linear
 
 
@@ -35,3 +36,54 @@ class ShortConv:
     def working_values(self) -> int:
         """Values that one token's activations take."""
         return 6 * self.dim
+
+
+@dataclass(frozen=True)
+class GatedDelta:
+    """Gated DeltaNet (Yang et al. 2024, arXiv 2412.06464): each head has a matrix that maps keys to values.
+
+    Value heads share keys and queries in groups. z gates the output after its norm; beta is how far a token writes,
+    decay how much of what was is left.
+    """
+
+    dim: int
+    key_heads: int
+    value_heads: int
+    key_dim: int  # of a head
+    value_dim: int
+    width: int  # tokens that the convolution of queries, keys and values sees
+    norm: Norm = Norm()
+
+    def tensors(self, prefix: str) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        for name, rows in self.projections.items():
+            yield from linear(prefix, name, (rows, self.dim), False)
+        yield from convolution(prefix, "conv", self.convolved, self.width, False)
+        yield TensorSpec(f"{prefix}.dt_bias", (self.value_heads,), "vector")
+        yield TensorSpec(f"{prefix}.A_log", (self.value_heads,), "vector")
+        yield from self.norm.tensors(f"{prefix}.norm", self.value_dim)
+        yield from linear(prefix, "output", (self.dim, self.value_heads * self.value_dim), False)
+
+    @property
+    def projections(self) -> dict[str, int]:
+        """The projections of the input and their outputs, in the order they are computed in."""
+        keys, values = self.key_heads * self.key_dim, self.value_heads * self.value_dim
+        heads = self.value_heads
+        return {"query": keys, "key": keys, "value": values, "z": values, "beta": heads, "decay": heads}
+
+    @property
+    def convolved(self) -> int:
+        """Channels that go through the convolution: queries, keys and values."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    @property
+    def caches(self) -> tuple[CacheSpec, ...]:
+        state = self.value_heads * self.key_dim * self.value_dim
+        tail = (self.width - 1) * self.convolved
+        return (State(recent=tail, sums=state, logged=sum(self.projections.values())),)
+
+    @property
+    def working_values(self) -> int:
+        """Values that one token's activations take."""
+        # in chunks of 64 tokens, a head's scores, decays and inverse are 64 values a token each
+        return sum(self.projections.values()) * 3 + self.value_heads * (4 * 64 + 3 * self.key_dim)
