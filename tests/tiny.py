@@ -37,7 +37,7 @@ WIDE = {
 }
 
 # What transformers has under another name only.
-SAME_AS = {"mimo": "qwen2"}
+SAME_AS = {"mimo": "qwen2", "kimi_k2": "deepseek_v3", "minimax": "minimax_m2"}
 
 def _all_variants() -> dict[str, Any]:
     """The tables of every module in ``tests/variants``."""

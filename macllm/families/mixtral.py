@@ -8,7 +8,7 @@ from macllm.families.names import experts, renamed
 from macllm.families.registry import family
 from macllm.spec import Layer, ModelSpec
 
-_NAMES = renamed({"layers.{i}.channel.router": "model.layers.{i}.block_sparse_moe.gate"}) | experts(
+NAMES = renamed({"layers.{i}.channel.router": "model.layers.{i}.block_sparse_moe.gate"}) | experts(
     "model.layers.{i}.block_sparse_moe.experts.{e}.{name}",
     "model.layers.{i}.block_sparse_moe.switch_mlp.{name}_proj",
     {"gate": "w1", "up": "w3", "down": "w2"},
@@ -26,5 +26,5 @@ def mixtral(c: Config) -> ModelSpec:
     return model(
         c,
         [Layer(mixer, channel, norm=rms_norm(c, default=1e-5))] * c.integer("num_hidden_layers"),
-        table=_NAMES,
+        table=NAMES,
     )

@@ -25,8 +25,67 @@ YARN = {
     "mscale": 0.707,
     "mscale_all_dim": 1.0,
 }
+V2 = {**LATENT, "moe_layer_freq": 1, "scoring_func": "softmax", "rope_scaling": YARN}
 
 VARIANTS: dict[str, Any] = {
+    "deepseek-v2-lite": (
+        "deepseek_v2",
+        {
+            **V2,
+            "q_lora_rank": None,
+            "topk_method": "greedy",
+            "rope_scaling": {**YARN, "mscale_all_dim": 0.707},
+        },
+    ),
+    "deepseek-v2": (
+        "deepseek_v2",
+        {
+            **V2,
+            "topk_method": "group_limited_greedy",
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 16.0,
+            "first_k_dense_replace": 0,
+        },
+    ),
+    "deepseek-v2-biases": (
+        "deepseek_v2",
+        {
+            **V2,
+            "rope_scaling": None,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "n_group": 4,
+            "topk_group": 2,
+            "n_shared_experts": 1,
+        },
+    ),
+    "deepseek-v2-many": (
+        "deepseek_v2",
+        {
+            **V2,
+            "n_routed_experts": 64,
+            "num_experts_per_tok": 6,
+            "topk_method": "group_limited_greedy",
+            "n_group": 8,
+            "topk_group": 3,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "kimi-k2": ("kimi_k2", {**V3, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.827}),
+    "deepseek-v3-many": (
+        "deepseek_v3",
+        {
+            **V3,
+            "n_routed_experts": 64,
+            "num_experts_per_tok": 8,
+            "n_group": 8,
+            "topk_group": 3,
+            "norm_topk_prob": False,
+        },
+    ),
     "deepseek-v3": ("deepseek_v3", V3),
     "deepseek-v3-yarn": ("deepseek_v3", {**V3, "rope_scaling": YARN}),
     "deepseek-v3-whole-queries": ("deepseek_v3", {**V3, "q_lora_rank": None, "rope_interleave": False}),
