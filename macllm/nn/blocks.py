@@ -8,7 +8,7 @@ from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mamba import MambaBlock
 from macllm.nn.mamba2 import Mamba2Block
 from macllm.nn.mlp import MLPBlock
-from macllm.nn.moe import MoEBlock
+from macllm.nn.moe import LatentMoEBlock, MoEBlock
 from macllm.nn.parallel_mixers import ParallelMixersBlock
 from macllm.nn.parameters import Parameters
 from macllm.nn.short_conv import ShortConvBlock
@@ -18,6 +18,7 @@ from macllm.spec import (
     Channel,
     GatedDelta,
     LatentAttention,
+    LatentMoE,
     Mamba,
     Mamba2,
     Mixer,
@@ -37,6 +38,7 @@ _MIXERS: dict[type, Any] = {
 _CHANNELS: dict[type, Any] = {
     MLP: MLPBlock,
     MoE: MoEBlock,
+    LatentMoE: LatentMoEBlock,
 }
 
 

@@ -10,7 +10,7 @@ from mlx.nn.layers.base import Module
 from macllm.nn.activations import activation_function, gate_function
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.parameters import Parameters
-from macllm.spec import MoE
+from macllm.spec import LatentMoE, MoE
 
 _SORTED_FROM = 64  # choices; fewer are not worth sorting
 
@@ -38,8 +38,7 @@ class MoEBlock(Module):
         batch, length, dim = x.shape
         rows = x.reshape(-1, dim)  # (T, D), T = B L
         index, weights = self.route(self.router(rows))  # (T, k) each
-        y = self._experts(rows, index)  # (T, k, D)
-        y = (y * weights[..., None].astype(y.dtype)).sum(axis=1).reshape(batch, length, dim)
+        y = self._mixed(rows, index, weights).reshape(batch, length, dim)
         if self.spec.shared is None:
             return y
         shared = self.shared(x)
@@ -82,6 +81,11 @@ class MoEBlock(Module):
         groups = mx.put_along_axis(groups, losers[..., None], mx.array(-mx.inf, groups.dtype), axis=-2)
         return groups.reshape(choice.shape)
 
+    def _mixed(self, rows: mx.array, index: mx.array, weights: mx.array) -> mx.array:
+        """What the experts (T, k) make of rows (T, D), weighed and summed (T, D)."""
+        y = self._experts(rows, index)  # (T, k, D)
+        return (y * weights[..., None].astype(y.dtype)).sum(axis=1)
+
     def _experts(self, rows: mx.array, index: mx.array) -> mx.array:
         """Rows (T, D), each through its experts (T, k), to (T, k, D)."""
         count, chosen = index.shape
@@ -100,6 +104,19 @@ class MoEBlock(Module):
         elif self._activate is not None:
             y = self._activate(y)
         return self.experts_down.gather(y, index, ordered=ordered)
+
+
+class LatentMoEBlock(MoEBlock):
+    """Experts that work in a narrower space than the router and what is beside them."""
+
+    def __init__(self, spec: LatentMoE, parameters: Parameters, prefix: str) -> None:
+        super().__init__(spec, parameters, prefix)
+        self.latent_down = parameters.linear(prefix, "latent_down", bias=spec.latent_bias)
+        self.latent_up = parameters.linear(prefix, "latent_up", bias=spec.latent_bias)
+
+    def _mixed(self, rows: mx.array, index: mx.array, weights: mx.array) -> mx.array:
+        """The same, down and up again (T, D): one projection of the sum, not one of each expert's part."""
+        return self.latent_up(super()._mixed(self.latent_down(rows), index, weights))
 
 
 def balancing_loss(logits: mx.array, top_k: int) -> mx.array:

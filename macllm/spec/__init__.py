@@ -6,7 +6,7 @@ lay out the same tensors is data too (``macllm.spec.names``).
 """
 
 from macllm.spec.attention import Attention, LatentAttention, QKNorm
-from macllm.spec.channel import MLP, Activation, Channel, MoE
+from macllm.spec.channel import MLP, Activation, Channel, LatentMoE, MoE
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
@@ -37,13 +37,14 @@ __all__ = [
     "GatedDelta",
     "KeyValues",
     "LatentAttention",
+    "LatentMoE",
     "Layer",
     "LinearScaling",
     "Llama3Scaling",
+    "LongScaling",
     "Mamba",
     "Mamba2",
     "Mixer",
-    "LongScaling",
     "MoE",
     "ModelSpec",
     "Names",

@@ -1,7 +1,7 @@
 """Blocks over channels as data: feed-forward and mixture of experts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from macllm.spec.memory import CacheSpec
@@ -86,12 +86,21 @@ class MoE:
         if self.correction:
             yield TensorSpec(f"{prefix}.correction", (self.experts,), "vector")
         for name in self.inputs:
-            yield from linear(f"{prefix}.experts", name, (self.experts, self.hidden, self.dim), self.bias)
-        yield from linear(f"{prefix}.experts", "down", (self.experts, self.dim, self.hidden), self.bias)
+            yield from linear(
+                f"{prefix}.experts", name, (self.experts, self.hidden, self.experts_dim), self.bias
+            )
+        yield from linear(
+            f"{prefix}.experts", "down", (self.experts, self.experts_dim, self.hidden), self.bias
+        )
         if self.shared is not None:
             yield from self.shared.tensors(f"{prefix}.shared")
         if self.shared_gated:
             yield TensorSpec(f"{prefix}.shared_gate.weight", (1, self.dim), "router")
+
+    @property
+    def experts_dim(self) -> int:
+        """The width of what goes into an expert and comes out of it."""
+        return self.dim
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -103,6 +112,24 @@ class MoE:
         """Values that one token's activations take."""
         shared = self.shared.working_values if self.shared is not None else 0
         return self.experts + self.top_k * (self.hidden * (3 if self.gated else 2) + self.dim) + shared
+
+
+@dataclass(frozen=True)
+class LatentMoE(MoE):
+    """Experts in a narrower space: one projection before all of them, and one of their sum back (Nemotron 3)."""
+
+    latent: int = field(kw_only=True)
+    latent_bias: bool = False
+
+    def tensors(self, prefix: str) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+        yield from super().tensors(prefix)
+        yield from linear(prefix, "latent_down", (self.latent, self.dim), self.latent_bias)
+        yield from linear(prefix, "latent_up", (self.dim, self.latent), self.latent_bias)
+
+    @property
+    def experts_dim(self) -> int:
+        return self.latent
 
 
 Channel: TypeAlias = MLP | MoE

@@ -77,9 +77,9 @@ def portable(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
             del config["rope_parameters"]
             config |= older
     mixers = [mixer for layer in spec.layers for mixer in layer.mixers]
-    if any(isinstance(mixer, Mamba2) for mixer in mixers):
-        config |= _older_mamba(config)
     read = keys_read(config)  # other families have other words for the same
+    if "time_step_limit" in read:
+        config |= _older_mamba(config)
     for key, value in _stated(spec, mixers).items():
         if key in read and not (key == "rope_theta" and "rope_parameters" in config):
             config.setdefault(key, value)

@@ -1,0 +1,80 @@
+"""Nemotron-H and Nemotron 3."""
+
+from typing import Any
+
+NEMOTRON = {
+    "model_type": "nemotron_h",
+    "vocab_size": 99,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 6,
+    "hybrid_override_pattern": "M-*-MM",
+    "max_position_embeddings": 512,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "attention_bias": False,
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 10,
+    "mamba_proj_bias": False,
+    "n_groups": 2,
+    "ssm_state_size": 12,
+    "conv_kernel": 4,
+    "chunk_size": 16,
+    "mlp_bias": False,
+    "mlp_hidden_act": "relu2",
+    "mamba_hidden_act": "silu",
+    "layer_norm_epsilon": 1e-5,
+    "time_step_limit": [0.0, float("inf")],
+    "use_bias": False,
+    "use_conv_bias": True,
+    "tie_word_embeddings": False,
+}
+EXPERTS = {
+    **NEMOTRON,
+    "hybrid_override_pattern": "ME*EME",
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "moe_shared_expert_intermediate_size": 28,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
+
+VARIANTS: dict[str, Any] = {
+    "nemotron-h": NEMOTRON,
+    "nemotron-h-biases": {
+        **NEMOTRON,
+        "use_bias": True,
+        "mamba_proj_bias": True,
+        "mlp_bias": True,
+        "use_conv_bias": False,
+        "n_groups": 1,
+    },
+    "nemotron-h-words": {
+        **{key: value for key, value in NEMOTRON.items() if key != "hybrid_override_pattern"},
+        "layers_block_type": ["attention", "mlp", "mamba", "mamba", "mlp", "mamba"],
+        "n_groups": 6,
+    },
+    "nemotron-h-experts": EXPERTS,
+    "nemotron-h-latent": {
+        **EXPERTS,
+        "hybrid_override_pattern": "*EMEM-",
+        "moe_latent_size": 24,
+        "n_routed_experts": 64,
+        "num_experts_per_tok": 6,
+        "num_nextn_predict_layers": 1,
+        "mtp_hybrid_override_pattern": "*E",
+    },
+    "nemotron-h-groups": {
+        **EXPERTS,
+        "n_group": 4,
+        "topk_group": 2,
+        "norm_topk_prob": False,
+        "mlp_bias": True,
+        "moe_latent_size": 16,
+    },
+}
