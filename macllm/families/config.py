@@ -166,7 +166,7 @@ class Config:
         ``partial`` is the share of a head that turns where the config does not say; None: always all of it.
         ``beside`` are keys in there that the family reads itself.
         """
-        within = self._rope_values(kind)
+        within = self.rope_settings(kind)
         for key in (*_ROPE_HARMLESS, *beside):
             within.get(key)
         type_ = within.get("rope_type", within.get("type", "default"))
@@ -179,7 +179,7 @@ class Config:
         within.refuse_unread()
         return Rope(turned, theta, scaling, interleaved)
 
-    def _rope_values(self, kind: str | None) -> "Config":
+    def rope_settings(self, kind: str | None = None) -> "Config":
         """The mapping that holds a rotary embedding's settings."""
         for key in ("rope_scaling", "rope_parameters"):
             values = self.mapping(key)
@@ -225,7 +225,7 @@ class Config:
                 return LinearScaling(values.number("factor"))
             case "llama3":
                 low, high = values.number("low_freq_factor"), values.number("high_freq_factor")
-                return Llama3Scaling(values.number("factor"), low, high, self._original_context(values))
+                return Llama3Scaling(values.number("factor"), low, high, self.original_context(values))
             case "table":
                 return TableScaling(_factors(values, "factors", dims // 2))
             case "proportional":
@@ -242,7 +242,8 @@ class Config:
             "'default', 'linear', 'llama3', 'yarn', 'longrope', 'dynamic' or 'proportional'",
         )
 
-    def _original_context(self, values: "Config") -> int:
+    def original_context(self, values: "Config") -> int:
+        """The context before it was stretched, by a rotary embedding's settings and what stands beside them."""
         inside = values.get("original_max_position_embeddings")
         if inside is not None and self.get("original_max_position_embeddings") is None:
             return values.integer("original_max_position_embeddings")
@@ -250,7 +251,7 @@ class Config:
         return self.integer("original_max_position_embeddings", self.integer("max_position_embeddings"))
 
     def _longrope(self, values: "Config", count: int) -> LongScaling:
-        context = self._original_context(values)
+        context = self.original_context(values)
         factor = values.number("factor", self.integer("max_position_embeddings") / context)
         usual = 1.0
         if values.get("attention_factor") is not None:
@@ -276,7 +277,7 @@ class Config:
             )
         return YarnScaling(
             factor,
-            self._original_context(values),
+            self.original_context(values),
             values.number("beta_fast", 32.0),
             values.number("beta_slow", 1.0),
             attention,

@@ -72,6 +72,8 @@ class AttentionBlock(Module):
         if norm is not None and norm.after_rope and not self._late:
             qk = self._normalized(qk)
         q, k = mx.split(qk, [heads], axis=1)
+        if self.spec.query_scale is not None:
+            q = q * step.query_scale(self.spec.query_scale, q.dtype)
         return q, k
 
     def _placed_late(self, q: mx.array, k: mx.array, step: Step) -> tuple[mx.array, mx.array]:

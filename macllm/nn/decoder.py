@@ -16,7 +16,6 @@ from macllm.nn.stored import Dense, Stored
 from macllm.nn.token_cache import TokenCache
 from macllm.spec import Layer, ModelSpec
 
-
 _RECOMPUTED = 512  # tokens a pass, where a sequence has outgrown a length
 
 
@@ -164,9 +163,10 @@ class Decoder(Module):
                 continue
             for name, value in module.items():
                 if isinstance(value, mx.array) and not name.startswith("_"):
+                    own = name.replace("head_bias", "head.bias")  # of a tied head, which is no module
                     # a weight for each head stands beside states (B, H, L, D)
                     yield (
-                        f"{path}.{name}" if path else name,
+                        f"{path}.{name}" if path else own,
                         Dense(value.squeeze(1) if value.ndim == 3 else value),
                     )
 

@@ -1,8 +1,11 @@
 """What all layers of one pass share: where its tokens stand, which are real, and which keys each may see."""
 
+import math
 from functools import cached_property
 
 import mlx.core as mx
+
+from macllm.spec import QueryScale
 
 
 class Step:
@@ -87,6 +90,22 @@ class Step:
         if len(queries) == self.length:
             self._masks[known] = penalties
         return penalties
+
+    def query_scale(self, scale: QueryScale, dtype: mx.Dtype) -> float | mx.array:
+        """What queries are multiplied by: one number where it is the same for all, else (L, 1) or (B, 1, L, 1)."""
+        if isinstance(self.position, int):
+            first, last = (
+                1 + scale.weight * math.log1p((position + scale.first) // scale.every)
+                for position in (self.position, self.position + self.length - 1)
+            )
+            if first == last:
+                return first
+        known = (scale, dtype)
+        if known not in self._masks:
+            steps = ((self.positions + scale.first) // scale.every).astype(mx.float32)
+            found = (1 + scale.weight * mx.log1p(steps)).astype(dtype)[..., None]
+            self._masks[known] = found[:, None] if found.ndim == 3 else found
+        return self._masks[known]
 
     def _mask(self, queries: range, keys: range, window: int | None, chunk: int | None) -> mx.array:
         query, key = _column(queries), _row(keys)

@@ -1,4 +1,4 @@
-"""The ids of a sequence's first tokens, for models that turn all tokens otherwise once the sequence has outgrown a length.
+"""The ids of a sequence's first tokens, for models that turn all tokens otherwise once it has outgrown a length.
 
 The states of later layers, and so the keys and values that other caches hold, come of attention with the old
 rotation. Turning the keys anew would therefore not be enough: what comes before the border is computed again, once

@@ -5,7 +5,7 @@ Canonical tensor names are made of ``embed``, ``layers.N.<block>``, ``norm`` and
 lay out the same tensors is data too (``macllm.spec.names``).
 """
 
-from macllm.spec.attention import Attention, LatentAttention, QKNorm
+from macllm.spec.attention import Attention, LatentAttention, QKNorm, QueryScale
 from macllm.spec.channel import MLP, Activation, Channel, LatentMoE, MoE
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
@@ -53,6 +53,7 @@ __all__ = [
     "ParallelMixers",
     "ProportionalScaling",
     "QKNorm",
+    "QueryScale",
     "Rope",
     "RopeScaling",
     "ShortConv",

@@ -24,6 +24,18 @@ class QKNorm:
 
 
 @dataclass(frozen=True)
+class QueryScale:
+    """Queries grow with their position: times ``1 + weight * log(1 + floor((position + first) / every))``.
+
+    Attention to many tokens stays as sharp as to few (Llama 4, Ministral 3; arXiv 2501.19399).
+    """
+
+    weight: float
+    every: int
+    first: int = 0  # the number of the first position
+
+
+@dataclass(frozen=True)
 class Attention:
     """Softmax attention over all tokens, the last ``window``, or the block of ``chunk`` that the query is in."""
 
@@ -43,6 +55,7 @@ class Attention:
     softcap: float | None = None  # scores become cap * tanh(score / cap) (Gemma 2)
     slopes: tuple[float, ...] | None = None  # ALiBi (Press et al. 2022): a head's penalty for each token of distance
     clip: float | None = None  # bound of q, k and v (OLMo, MPT), after a norm over all heads
+    query_scale: QueryScale | None = None
     out_norm: Norm | None = None  # of what all heads found, as one vector, before o (BitNet b1.58)
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:
