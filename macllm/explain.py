@@ -69,7 +69,9 @@ class Explanation:
     weight_bytes: int | None
     kv_bytes_per_token: int | None
     max_context: int | None
+    state_bytes: int | None  # of recurrent layers: it does not grow
     rewindable: bool | None
+    rewind_tokens: int | None  # that can always be taken back; None: all, or not known
     trainable_memory: int | None
     placements: tuple[Placed, ...]
     context: int | None
@@ -107,7 +109,9 @@ def explain(
         weight_bytes=weights.stored_bytes,
         kv_bytes_per_token=facts.kv(1) if facts.kv is not None else None,
         max_context=longest,
-        rewindable=facts.spec.rewindable if facts.spec is not None else None,
+        state_bytes=sizes.state_bytes(facts.spec) if facts.spec is not None else None,
+        rewindable=True if facts.spec is not None else None,  # every native cache is
+        rewind_tokens=facts.spec.rewind_tokens if facts.spec is not None else None,
         trainable_memory=_trainable(facts.spec, weights.stored_bytes),
         placements=weights.placements,
         context=tokens,

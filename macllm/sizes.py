@@ -37,6 +37,11 @@ def _in_view(cache: CacheSpec, tokens: int, value_bytes: int) -> int:
             return cache.nbytes(tokens)
 
 
+def state_bytes(spec: ModelSpec, value_bytes: int = 2) -> int:
+    """Bytes of the states of recurrent layers, which do not grow with the tokens."""
+    return sum(cache.nbytes(value_bytes) for cache in spec.caches if isinstance(cache, State))
+
+
 def held_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2, chunk: int = 512) -> int:
     """Bytes that the caches allocate for ``tokens``: more than a step looks at, to rewind."""
     return sum(_held(cache, tokens, value_bytes, chunk) for cache in spec.caches)

@@ -14,7 +14,7 @@ from macllm.units import count, size
 
 if TYPE_CHECKING:
     from macllm.explain import Explanation
-    from macllm.spec import Attention, Layer, ModelSpec, Rope
+    from macllm.spec import Layer, ModelSpec
     from macllm.weights.model_files import ModelFiles
 
 HELP = "Show what a model is, how its weights are stored, and on which Mac it fits. Nothing is downloaded or loaded."
@@ -88,7 +88,7 @@ def find(text: str) -> "ModelFiles":
 def as_json(found: "Explanation") -> dict[str, Any]:
     """The explanation's facts; the promised keys first."""
     promised = "family native layers parameters weight_bytes kv_bytes_per_token max_context rewindable trainable_memory"
-    more = "name context kv_bytes needed_bytes placements fits notes"
+    more = "name context kv_bytes state_bytes rewind_tokens needed_bytes placements fits notes"
     values = asdict(found)
     return {key: values[key] for key in f"{promised} {more}".split()}
 
@@ -120,6 +120,7 @@ def header(found: "Explanation") -> list[str]:
         "context {}": found.max_context and f"{found.max_context:,}",
         "{} of weights": found.weight_bytes and size(found.weight_bytes),
         "{} of KV cache a token": found.kv_bytes_per_token and size(found.kv_bytes_per_token),
+        "{} of state": found.state_bytes and size(found.state_bytes),
     }
     words = ", ".join(text.format(value) for text, value in facts.items() if value is not None)
     return [
@@ -150,56 +151,31 @@ def diagram(spec: "ModelSpec") -> list[str]:
 
 
 def _block(layer: "Layer") -> Iterator[str]:
-    after = " ─ norm" if layer.placement == "sandwich" else ""
-    rows = (("attention", attention_words(layer.mixer)), ("mlp", mlp_words(layer)))
-    width = len("    ├─ norm ─ attention") + len(after) + 2
-    for name, words in rows:
-        yield from _wrapped(f"    ├─ norm ─ {name}{after}".ljust(width), words, break_at=", ", margin="    │")
+    from macllm.describe import block_name, block_words
+
+    blocks = [(name, block) for name, block in (("mixer", layer.mixer), ("channel", layer.channel)) if block]
+    heads = [_head(layer, name, block_name(block)) for name, block in blocks]
+    width = max(map(len, heads)) + 2
+    for head, (_, block) in zip(heads, blocks, strict=True):
+        yield from _wrapped(head.ljust(width), block_words(block), break_at=", ", margin="    │")
 
 
-def attention_words(mixer: "Attention") -> str:
-    """Heads, reach, rope and what is unusual."""
-    heads = f"{mixer.heads} heads of {mixer.head_dim}"
-    if mixer.kv_heads != mixer.heads:
-        heads += f" on {mixer.kv_heads} kv {'head' if mixer.kv_heads == 1 else 'heads'}"
-    parts = [heads, f"the last {mixer.window:,} tokens" if mixer.window is not None else "all tokens"]
-    if mixer.rope is not None:
-        parts.append(_rope_words(mixer.rope))
-    if mixer.qk_norm:
-        parts.append("norms on q and k")
-    if mixer.bias:
-        parts.append("biases on q, k, v and o" if mixer.out_bias else "biases on q, k and v")
-    return ", ".join(parts)
-
-
-def mlp_words(layer: "Layer") -> str:
-    """Widths and activation."""
-    mlp = layer.channel
-    activation = mlp.activation.removesuffix("_tanh")
-    biased = ", biases" if mlp.bias else ""
-    return f"{mlp.dim:,} → {mlp.hidden:,} → {mlp.dim:,}, {activation}-gated{biased}"
-
-
-def _rope_words(rope: "Rope") -> str:
-    from macllm.spec import LinearScaling, Llama3Scaling, YarnScaling
-
-    match rope.scaling:
-        case LinearScaling(factor):
-            scaling = f" stretched {factor:g} times"
-        case Llama3Scaling(factor):
-            scaling = f" stretched {factor:g} times (llama3)"
-        case YarnScaling(factor):
-            scaling = f" stretched {factor:g} times (yarn)"
-        case None:
-            scaling = ""
-        case _:
-            scaling = " stretched by a table"
-    return f"rope {rope.base:,.0f}{scaling}"
+def _head(layer: "Layer", which: str, name: str) -> str:
+    """``├─ norm ─ attention ─ norm``, as the norms stand."""
+    norms = layer.norms
+    before = "norm ─ " if f"{which}_norm" in norms or layer.placement == "parallel" else ""
+    after = " ─ norm" if f"{which}_post_norm" in norms else ""
+    branch = "├┬" if layer.placement.startswith("parallel") and which == "mixer" else "├─"
+    if layer.placement.startswith("parallel") and which == "channel":
+        branch = "├┴"
+    return f"    {branch} {before}{name}{after}"
 
 
 def _labels(kinds: Sequence["Layer"]) -> dict["Layer", str]:
-    """A short name for each kind of layer: its window where that tells them apart, else a number too."""
-    names = [f"sliding {k.mixer.window:,}" if k.mixer.window is not None else "full" for k in kinds]
+    """A short name for each kind of layer, with a number where that does not tell them apart."""
+    from macllm.describe import layer_label
+
+    names = [layer_label(kind) for kind in kinds]
     if len(set(names)) < len(names):
         names = [f"{name} (kind {number})" for number, name in enumerate(names, 1)]
     return dict(zip(kinds, names, strict=True))

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from macllm.spec.attention import Attention, LatentAttention
 from macllm.spec.channel import Channel
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
-from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
+from macllm.spec.memory import REWIND_TOKENS, CacheSpec, KeyValues, State, Tokens
 from macllm.spec.names import Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import GatedDelta, ShortConv
@@ -138,9 +138,11 @@ class ModelSpec:
         return next((one.original_context for one in scalings if isinstance(one, LongScaling)), None)
 
     @property
-    def rewindable(self) -> bool:
-        """Whether every cache can drop any number of tokens that it still holds, not only the last few."""
-        return not any(isinstance(cache, State) for cache in self.caches)
+    def rewind_tokens(self) -> int | None:
+        """How many of the last tokens every cache can always drop exactly; None: all."""
+        windows = [cache.reach for cache in self.caches if isinstance(cache, KeyValues)]
+        states = [REWIND_TOKENS for cache in self.caches if isinstance(cache, State)]
+        return min((limit for limit in windows + states if limit is not None), default=None)
 
     @property
     def windows(self) -> tuple[int | None, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from tiny import config_of, decoder, reference, tokens, write_with_mlx_lm
+from tiny import config_of, decoder, reference, tokens, variants, write_with_mlx_lm
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "hub"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "weights"))
@@ -18,8 +18,9 @@ from gguf_maker import make_gguf
 from hub_server import Hub
 
 from macllm import sizes
-from macllm.cli.explain import attention_words, diagram, mlp_words
+from macllm.cli.explain import diagram
 from macllm.cli.main import main
+from macllm.describe import block_name, block_words
 from macllm.explain import MACS_GB, explain, usable_bytes
 from macllm.families import spec_from_config
 from macllm.weights.model_files import open_model
@@ -171,7 +172,7 @@ def test_memory_of_a_gguf_counts_what_it_becomes(tmp_path: Path) -> None:
 # -- other architectures ---------------------------------------------------------------------------------------
 
 FOREIGN = {
-    "model_type": "olmo2",
+    "model_type": "nemotron",
     "vocab_size": 128,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -185,7 +186,7 @@ FOREIGN = {
 
 def test_an_architecture_of_mlx_lm_is_named_as_such(tmp_path: Path, run: Run) -> None:
     found = facts(run, folder_of(tmp_path, **FOREIGN))
-    assert (found["family"], found["native"], found["layers"]) == ("olmo2", False, 2)
+    assert (found["family"], found["native"], found["layers"]) == ("nemotron", False, 2)
     assert (found["max_context"], found["kv_bytes_per_token"]) == (4096, 2 * 2 * 2 * 16 * 2)
     for unknown in ("parameters", "weight_bytes", "rewindable", "trainable_memory"):
         assert found[unknown] is None
@@ -305,15 +306,25 @@ def test_text_fits_eighty_columns(name: str, tmp_path: Path, run: Run) -> None:
         assert max(map(len, run(real(tmp_path, name), *words).splitlines())) <= 80
 
 
-def test_every_block_is_described() -> None:
+@pytest.mark.parametrize("variant", variants())
+def test_every_model_is_drawn(variant: str) -> None:
+    spec = spec_from_config(config_of(variant))
+    lines = diagram(spec)
+    assert max(map(len, lines)) <= 80
+    for layer in spec.layers:
+        for block in (layer.mixer, layer.channel):
+            assert block is None or any(block_name(block) in line for line in lines)
+
+
+def test_blocks_are_described() -> None:
     layer = spec_from_config(config_of("qwen2-yarn")).layers[0]
-    assert attention_words(layer.mixer) == (
+    assert block_words(layer.mixer) == (
         "6 heads of 8 on 2 kv heads, all tokens, rope 10,000 stretched 4 times (yarn), biases on q, k and v"
     )
-    assert mlp_words(layer) == "48 → 80 → 48, silu-gated"
+    assert block_words(layer.channel) == "48 → 80 → 48, silu-gated"
     layer = spec_from_config(config_of("llama-biases")).layers[0]
-    assert "biases on q, k, v and o" in attention_words(layer.mixer)
-    assert mlp_words(layer).endswith("biases")
+    assert "biases on q, k, v and o" in block_words(layer.mixer)
+    assert block_words(layer.channel).endswith("biases")
     one = spec_from_config({**config_of("llama-multi-query"), "num_hidden_layers": 1})
     assert "  layer   0" in diagram(one)
     assert any("on 1 kv head," in line for line in diagram(one))
