@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from macllm.spec import (
     MLP,
     Attention,
+    GatedDelta,
     LatentAttention,
     Layer,
     LinearScaling,
@@ -133,6 +134,12 @@ def _mamba2(mixer: Mamba2) -> Iterable[str]:
     yield _state(mixer)
 
 
+def _gated_delta(mixer: GatedDelta) -> Iterable[str]:
+    yield f"{mixer.value_heads} heads of {mixer.value_dim} on {mixer.key_heads} of {mixer.key_dim}"
+    yield f"convolution over {mixer.width} tokens"
+    yield _state(mixer)
+
+
 def _short_conv(mixer: ShortConv) -> Iterable[str]:
     yield f"the last {mixer.width} tokens"
     yield "gated"
@@ -182,6 +189,7 @@ _BLOCKS: dict[type, tuple[str, Words]] = {
     Mamba: ("mamba", _mamba),
     Mamba2: ("mamba 2", _mamba2),
     ShortConv: ("short convolution", _short_conv),
+    GatedDelta: ("gated delta", _gated_delta),
     ParallelMixers: ("side by side", _parallel),
     MLP: ("mlp", _mlp),
     MoE: ("experts", _moe),
