@@ -93,6 +93,7 @@ def mlp(
 
 def moe(
     c: Config,
+    kind: type[MoE] = MoE,
     *,
     experts_key: str = "num_experts",
     hidden_key: str = "moe_intermediate_size",
@@ -106,7 +107,7 @@ def moe(
         raise c.unsupported("num_experts_per_tok", top_k, f"at most {experts_key}={experts}")
     name = c.only("hidden_act", ["silu"], "silu")
     c.flag("output_router_logits")
-    return MoE(c.integer("hidden_size"), c.integer(hidden_key), experts, top_k, ACTIVATIONS[name], **fields)
+    return kind(c.integer("hidden_size"), c.integer(hidden_key), experts, top_k, ACTIVATIONS[name], **fields)
 
 
 def model(

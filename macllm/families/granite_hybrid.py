@@ -35,8 +35,13 @@ def granite_hybrid(c: Config) -> ModelSpec:
     sparse = c.integer("num_local_experts", low=0) > 0
     channel: Channel = shared
     if sparse:
-        of = {"experts_key": "num_local_experts", "hidden_key": "intermediate_size"}
-        channel = moe(c, **of, score="softmax_chosen", shared=shared)
+        channel = moe(
+            c,
+            experts_key="num_local_experts",
+            hidden_key="intermediate_size",
+            score="softmax_chosen",
+            shared=shared,
+        )
     scale = c.number("residual_multiplier", 1.0)
     layers = [
         Layer(attentive if kind == "full_attention" else recurrent, channel, norm=norm, residual_scale=scale)
@@ -45,7 +50,7 @@ def granite_hybrid(c: Config) -> ModelSpec:
     return model(
         c,
         layers,
-        table=(_sparse_names() if sparse else _dense_names()) | mamba_names(f"{_LAYER}mamba.", recurrent),
+        table=(sparse_names() if sparse else _dense_names()) | mamba_names(f"{_LAYER}mamba.", recurrent),
         embed_scale=c.number("embedding_multiplier", 1.0),
         logit_scale=1 / c.number("logits_scaling", 1.0),
     )
@@ -64,7 +69,7 @@ def _gated(stored: str, key: str) -> Table:
     )
 
 
-def _sparse_names() -> Table:
+def sparse_names() -> Table:
     key = "layers.{i}.channel."
     words = {f"{key}experts.{name}": f"{_MOE}switch_mlp.{name}_proj" for name in ("gate", "up", "down")}
     return (

@@ -8,7 +8,7 @@ from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mamba import MambaBlock
 from macllm.nn.mamba2 import Mamba2Block
 from macllm.nn.mlp import MLPBlock
-from macllm.nn.moe import LatentMoEBlock, MoEBlock
+from macllm.nn.moe import LatentMoEBlock, MoEBlock, SparseMixerBlock
 from macllm.nn.parallel_mixers import ParallelMixersBlock
 from macllm.nn.parameters import Parameters
 from macllm.nn.short_conv import ShortConvBlock
@@ -25,6 +25,7 @@ from macllm.spec import (
     MoE,
     ParallelMixers,
     ShortConv,
+    SparseMixer,
 )
 
 _MIXERS: dict[type, Any] = {
@@ -39,6 +40,7 @@ _CHANNELS: dict[type, Any] = {
     MLP: MLPBlock,
     MoE: MoEBlock,
     LatentMoE: LatentMoEBlock,
+    SparseMixer: SparseMixerBlock,
 }
 
 

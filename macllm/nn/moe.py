@@ -10,7 +10,7 @@ from mlx.nn.layers.base import Module
 from macllm.nn.activations import activation_function, gate_function
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.parameters import Parameters
-from macllm.spec import LatentMoE, MoE
+from macllm.spec import LatentMoE, MoE, SparseMixer
 
 _SORTED_FROM = 64  # choices; fewer are not worth sorting
 
@@ -117,6 +117,27 @@ class LatentMoEBlock(MoEBlock):
     def _mixed(self, rows: mx.array, index: mx.array, weights: mx.array) -> mx.array:
         """The same, down and up again (T, D): one projection of the sum, not one of each expert's part."""
         return self.latent_up(super()._mixed(self.latent_down(rows), index, weights))
+
+
+class SparseMixerBlock(MoEBlock):
+    """Experts chosen one after the other, as :class:`macllm.spec.SparseMixer` says."""
+
+    def __init__(self, spec: SparseMixer, parameters: Parameters, prefix: str) -> None:
+        super().__init__(spec, parameters, prefix)
+        self._band = 2 * spec.jitter
+
+    def route(self, logits: mx.array) -> tuple[mx.array, mx.array]:
+        logits = left = logits.astype(mx.float32)
+        index, weights = [], []
+        for _ in range(self.spec.top_k):
+            best = left.max(axis=-1, keepdims=True)
+            chosen = mx.stop_gradient(mx.argmax(left, axis=-1, keepdims=True))
+            far = best - logits > self._band * mx.maximum(mx.abs(logits), best)
+            near = mx.softmax(mx.where(far, -mx.inf, left), axis=-1)
+            index.append(chosen)
+            weights.append(mx.take_along_axis(near, chosen, axis=-1))
+            left = mx.put_along_axis(left, chosen, mx.array(-mx.inf), axis=-1)
+        return mx.concatenate(index, axis=-1), mx.concatenate(weights, axis=-1)
 
 
 def balancing_loss(logits: mx.array, top_k: int) -> mx.array:

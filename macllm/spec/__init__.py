@@ -6,7 +6,7 @@ lay out the same tensors is data too (``macllm.spec.names``).
 """
 
 from macllm.spec.attention import Attention, LatentAttention, QKNorm, QueryScale
-from macllm.spec.channel import MLP, Activation, Channel, LatentMoE, MoE
+from macllm.spec.channel import MLP, Activation, Channel, LatentMoE, MoE, SparseMixer
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
@@ -57,6 +57,7 @@ __all__ = [
     "Rope",
     "RopeScaling",
     "ShortConv",
+    "SparseMixer",
     "State",
     "TableScaling",
     "TensorKind",

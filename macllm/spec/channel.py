@@ -132,4 +132,15 @@ class LatentMoE(MoE):
         return self.latent
 
 
+@dataclass(frozen=True)
+class SparseMixer(MoE):
+    """Experts chosen one after the other (Phi-3.5-MoE; Liu et al. 2024, arXiv 2409.12136).
+
+    Each weighs what softmax gives it among those still left whose logits come as close to it as noise of
+    ``jitter`` in training could have brought them.
+    """
+
+    jitter: float = 0.01
+
+
 Channel: TypeAlias = MLP | MoE
