@@ -75,6 +75,14 @@ class Reshaped:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """Stored without factors that the model has: one of all rows, or of so many ``rows`` after each other one each."""
+
+    factors: tuple[float, ...]
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Each:
     """What was done to each of several tensors alone: the operations of the first, of the second, ..."""
 
@@ -82,7 +90,7 @@ class Each:
 
 
 Operation: TypeAlias = (
-    Offset | Rows | Stack | Transposed | LatentHeads | HeadPairs | Squeezed | Reshaped | Each
+    Offset | Rows | Stack | Transposed | LatentHeads | HeadPairs | Squeezed | Reshaped | Scaled | Each
 )
 
 

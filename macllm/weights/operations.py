@@ -15,6 +15,7 @@ from macllm.spec.names import (
     Operation,
     Reshaped,
     Rows,
+    Scaled,
     Squeezed,
     Stack,
     Transposed,
@@ -33,7 +34,9 @@ class Relation:
     @property
     def moves_whole_groups(self) -> bool:
         """Whether packed matrices pass with their codes: nothing is done across the groups of their inputs."""
-        return not any(isinstance(each, Transposed | LatentHeads | Offset) for each in self.operations)
+        return not any(
+            isinstance(each, Transposed | LatentHeads | Offset | Scaled) for each in self.operations
+        )
 
     def load(self, stored: Sequence[Stored]) -> list[Stored]:
         """The canonical tensors."""
@@ -94,6 +97,10 @@ class Relation:
                 return tensor.rows(_head_order(tensor.shape[0], width, stored=stored))
             case Reshaped(shape):
                 return Dense(_values(tensor).reshape(self.canonical[0].shape if stored else shape))
+            case Scaled(factors, rows):
+                factor = _by_row(factors, rows, self._axis)
+                values = _values(tensor).astype(mx.float32)
+                return Dense(values * factor if stored else values / factor)
             case Squeezed(axis):
                 if self.canonical[0].kind == "bias":
                     return tensor
@@ -151,6 +158,14 @@ def _merged(array: mx.array, axis: int) -> tuple[int, ...]:
     shape = array.shape
     at = len(shape) + axis
     return (*shape[: at - 1], shape[at - 1] * shape[at], *shape[at + 1 :])
+
+
+def _by_row(factors: Sequence[float], rows: Sequence[int], axis: int) -> mx.array:
+    """The factor of each row, beside tensors whose rows lie along ``axis`` (from the end)."""
+    if not rows:
+        return mx.array(factors[0])
+    parts = [mx.full(count, factor) for factor, count in zip(factors, rows, strict=True)]
+    return mx.concatenate(parts).reshape(-1, *(1,) * (-1 - axis))
 
 
 def _head_order(rows: int, width: int, *, stored: bool) -> mx.array:

@@ -56,7 +56,7 @@ class CheckpointParameters:
     def linear(self, prefix: str, *names: str, bias: bool = False) -> AnyLinear:
         paths = [f"{prefix}.{name}" if prefix else name for name in names]
         parts = [Part(path, self._specs[f"{path}.weight"].shape[0]) for path in paths]
-        stored = [self._matrices.read(f"{path}.weight") for path in paths]
+        stored = [self._matrix(f"{path}.weight") for path in paths]
         biases = [self._vector(f"{path}.bias", self._placement.dtype) for path in paths] if bias else None
         plain = make_linear(parts, stored, biases, self._placement.dense_rows)
         rounds = self._checkpoint.rounds_inputs and prefix != ""  # embedding and head have none
@@ -68,7 +68,7 @@ class CheckpointParameters:
     def stack(self, prefix: str, *names: str, bias: bool = False) -> AnyStack:
         paths = [f"{prefix}.{name}" for name in names]
         parts = [Part(path, self._specs[f"{path}.weight"].shape[1]) for path in paths]
-        stored = [self._matrices.read(f"{path}.weight") for path in paths]
+        stored = [self._matrix(f"{path}.weight") for path in paths]
         biases = [self._vector(f"{path}.bias", self._placement.dtype) for path in paths] if bias else None
         layer = make_stack(parts, stored, biases)
         mx.eval(layer.parameters())
@@ -89,6 +89,12 @@ class CheckpointParameters:
     def _report(self) -> None:
         if self._progress is not None:
             self._progress(self._read, self._total)
+
+    def _matrix(self, name: str) -> Stored:
+        stored = self._matrices.read(name)
+        if isinstance(stored, Dense):  # an operation may have widened it
+            return Dense(stored.array.astype(self._placement.dtype))
+        return stored
 
     def _vector(self, name: str, dtype: mx.Dtype) -> mx.array:
         stored = self._vectors.read(name)

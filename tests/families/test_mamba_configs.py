@@ -12,9 +12,9 @@ from macllm.spec import Attention, Mamba, Mamba2
 
 
 def with_keys(variant: str, **keys: Any) -> dict[str, Any]:
-    """A variant's config; None takes a key out."""
+    """A variant's config; None takes a key out, "null" is null."""
     config = config_of(variant) | keys
-    return {key: value for key, value in config.items() if value is not None}
+    return {key: None if value == "null" else value for key, value in config.items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def with_keys(variant: str, **keys: Any) -> dict[str, Any]:
         ("nemotron-h", {"hybrid_override_pattern": None, "layers_block_type": [*"abc"]}),
         ("nemotron-h", {"n_groups": None, "mamba_n_groups": 2, "conv_kernel": None, "mamba_d_conv": 4}),
         ("nemotron-h", {"head_dim": None, "attention_head_dim": 12}),
+        ("falcon-h1-plain", {"mamba_d_ssm": "null", "mamba_d_head": "auto", "ssm_multipliers": None}),
         ("nemotron-h", {"time_step_min": 0.5}),  # of the initialization only
     ],
     ids=str,
@@ -60,6 +61,9 @@ def test_ways_to_say_the_same(variant: str, keys: dict[str, Any]) -> None:
         ("nemotron-h", {"hybrid_override_pattern": "M-*-MX"}, "hybrid_override_pattern='X'"),
         ("nemotron-h", {"num_hidden_layers": 7}, "num_hidden_layers=7"),
         ("nemotron-h", {"mamba_proj_bias": True}, "mamba_proj_bias=True"),
+        ("falcon-h1", {"mamba_d_ssm": 61}, "mamba_n_heads=6"),
+        ("falcon-h1", {"mlp_multipliers": [1.0]}, "mlp_multipliers=[1.0]"),
+        ("falcon-h1", {"mamba_use_mlp": False}, "mamba_use_mlp=False"),
         ("nemotron-h-experts", {"n_shared_experts": 2}, "n_shared_experts=2"),
     ],
     ids=str,

@@ -111,6 +111,8 @@ MLX_LM_DIFFERS: dict[str, str] = {
         "the groups of a gated norm are one to it",
     ),
     **dict.fromkeys(("jamba", "jamba-tied", "jamba-many"), "the weights of the chosen experts sum to one"),
+    "falcon-h1-attention-factors": "it forgets the factor on keys and one of those on values",
+    "falcon-h1-biases": "it forgets the factors of biases",
     "mamba-hub": "its norms have an epsilon of 1e-5 whatever the config says",
 }
 

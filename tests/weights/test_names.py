@@ -6,14 +6,24 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import config_of, reference, variants
+from tiny import config_of, decoder, reference, variants
 
 from macllm.errors import CheckpointError
 from macllm.families import spec_from_config
 from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec, TensorSpec
-from macllm.spec.names import HeadPairs, LatentHeads, Offset, Operation, Rows, Squeezed, Stack, Transposed
+from macllm.spec.names import (
+    HeadPairs,
+    LatentHeads,
+    Offset,
+    Operation,
+    Rows,
+    Scaled,
+    Squeezed,
+    Stack,
+    Transposed,
+)
 from macllm.weights.gguf.names import gguf_naming
 from macllm.weights.model_files import open_model
 from macllm.weights.names import Naming, hugging_face
@@ -163,6 +173,30 @@ def test_a_transposed_packed_matrix_gives_its_values() -> None:
     (loaded,) = held.load([weight])
     assert isinstance(loaded, Dense)
     assert mx.array_equal(loaded.array, weight.dequantize(mx.float32).T)
+
+
+@pytest.mark.parametrize(("factors", "rows"), [((0.37,), ()), ((2.0, 0.3, 1.0), (10, 2, 20))])
+def test_factors_become_part_of_the_rows_they_are_of(
+    factors: tuple[float, ...], rows: tuple[int, ...]
+) -> None:
+    each = np.repeat(factors, rows or 32).astype(np.float32)
+    held = relation((Scaled(factors, rows),), (32, 64))
+    assert not held.moves_whole_groups  # a packed matrix's scales have not room for any factor
+    for stored in (tensors[0] for tensors in matrices((32, 64))):
+        plain = stored.dequantize(mx.float32) if isinstance(stored, Packed) else stored.array
+        (loaded,) = held.load([stored])
+        assert np.array_equal(loaded.array, np.array(plain) * each[:, None])
+        assert np.allclose(held.store([loaded])[0].array, plain, rtol=1e-6)
+    bias = Relation(("s.bias",), (TensorSpec("t.bias", (32,), "bias"),), held.operations)
+    (loaded,) = bias.load([Dense(mx.ones(32))])
+    assert np.array_equal(loaded.array, each)
+
+
+def test_a_sixteen_bit_matrix_with_a_factor_stays_in_sixteen_bits() -> None:
+    model = decoder(reference("falcon-h1").folder, dtype=mx.bfloat16)
+    assert {stored.array.dtype for name, stored in model.tensors() if name.endswith("in.weight")} == {
+        mx.bfloat16
+    }
 
 
 def test_offsets_of_sixteen_bit_norms_come_back_exactly() -> None:
