@@ -24,6 +24,7 @@ COMMANDS = {
     "chats": "list, search, export or delete what was said",
     "rm": "delete an installed model",
     "explain": "show what a model is and on which Mac it fits",
+    "families": "show which architectures run, or check one against its original",
     "convert": "write a model in another precision",
     "bench": "measure prefill and decode speed of a model",
     "doctor": "show what this machine offers and what to improve",
