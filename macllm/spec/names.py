@@ -83,6 +83,11 @@ class Scaled:
 
 
 @dataclass(frozen=True)
+class Decay:
+    """The canonical tensor is the logarithm of a decay, the stored one the decay below 0: ``-exp(A_log)``."""
+
+
+@dataclass(frozen=True)
 class Each:
     """What was done to each of several tensors alone: the operations of the first, of the second, ..."""
 
@@ -90,7 +95,17 @@ class Each:
 
 
 Operation: TypeAlias = (
-    Offset | Rows | Stack | Transposed | LatentHeads | HeadPairs | Squeezed | Reshaped | Scaled | Each
+    Offset
+    | Rows
+    | Stack
+    | Transposed
+    | LatentHeads
+    | HeadPairs
+    | Squeezed
+    | Reshaped
+    | Scaled
+    | Decay
+    | Each
 )
 
 

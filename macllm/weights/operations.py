@@ -8,6 +8,7 @@ import mlx.core as mx
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Dense, Packed, Stored, concatenate, stack
 from macllm.spec.names import (
+    Decay,
     Each,
     HeadPairs,
     LatentHeads,
@@ -95,6 +96,9 @@ class Relation:
                 return tensor if self._vectors else _transposed(tensor)
             case HeadPairs(width):
                 return tensor.rows(_head_order(tensor.shape[0], width, stored=stored))
+            case Decay():
+                values = _values(tensor).astype(mx.float32)
+                return Dense(mx.log(-values) if stored else -mx.exp(values))
             case Reshaped(shape):
                 return Dense(_values(tensor).reshape(self.canonical[0].shape if stored else shape))
             case Scaled(factors, rows):

@@ -24,6 +24,33 @@ REFUSED = {
     "smollm3-layers": "rope",
     "smollm3-window": "sliding_window",
     "smollm3-turning-window": "sliding_window",
+    "exaone4-no-positions": "rope",
+    "gpt2-untied": "activation",
+    "gpt2-scaled-by-depth": "activation",
+    "gpt2-unscaled": "attention.scale",
+    "gpt-neox-sequential": "activation",
+    "gpt-neox-no-biases": "bias",
+    "gpt-neox-linear-rope": "activation",
+    "mpt-clipped": "attention.scale",
+    "falcon-rw": "rope",
+    "falcon-rw-rotary": "placement",
+    "falcon-multi-query-sequential": "bias",
+    "falcon-alibi-multi-query": "rope",
+    "falcon-new-alibi": "rope",
+    "qwen2-moe-tied": "expert_weights_norm",
+    "qwen2-moe-some-layers": "leading_dense_block_count",
+    "qwen2-moe-window": "sliding_window",
+    "qwen2-moe-layer-types": "sliding_window",
+    "qwen3-moe-not-renormalized": "expert_weights_norm",
+    "qwen3-moe-some-layers": "channel",
+    "qwen3-moe-window": "sliding_window",
+    "qwen3-moe-yarn": "expert_weights_norm",
+    "olmoe-grouped": "expert_weights_norm",
+    "olmoe-clipped": "clamp_kqv",
+    "falcon-mamba": "norm.eps",
+    "mamba2-limits": "shortest_step",
+    "lfm2-moe-many": "expert_weights_scale",
+    "lfm2-moe-raw-weights": "expert_weights_norm",
     "deepseek-v3-yarn": "attention_factor",
     "deepseek-v3-whole-queries": "interleaved",
     "deepseek-v3-one-group": "bias",
@@ -39,6 +66,31 @@ NOT_CONVERTED = {
     "gemma3-pattern",
     "hunyuan_v1_dense",  # it knows one alpha
     "hunyuan_v1_dense-small-alpha",
+    "gpt2-odd-heads",  # it takes four times the width for that of the feed-forward block
+    "falcon-new-one-norm",
+    "gpt-neox-whole-rope",  # it has no key for the base
+    "mamba-odd",  # it knows one factor from states to channels
+    "lfm2-biases",  # llama.cpp has none
+}
+# What llama.cpp refuses to load, though its converter writes it.
+NOT_RUN = {
+    "ernie4_5-biases",  # it has no biases, or not these
+    "hunyuan_v1_dense-biases",
+    "qwen3-biases",
+    "seed_oss-biases",
+    "seed_oss-out-bias",
+    "olmo3-wide-window",
+    "falcon-mamba-untied",
+    "jamba-tied",  # it wants one on the convolution
+    "mamba-untied",
+    "mamba2-tied",
+    "exaone4",  # heads are as wide together as the states
+    "exaone4-pattern",
+    "olmo2-biases",
+    "gpt-neox-half-rope-tied",  # the output has to be stored
+    "olmo2-tied",
+    "olmo3-full",
+    "olmoe-many",
 }
 # Numbers that no key holds: readers take the width of a head, or the only value there is.
 IMPLIED: dict[str, Any] = {

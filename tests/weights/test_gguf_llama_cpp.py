@@ -10,7 +10,7 @@ import pytest
 from gguf_converter import Conversion, architecture, tensors_of
 from gguf_export import export
 from gguf_maker import tokenizer_keys
-from gguf_variants import converted_variants, gguf_config
+from gguf_variants import NOT_RUN, converted_variants, gguf_config
 from test_starter_quality import negative_log_likelihood, real_text
 from tiny import difference, read_config, write_model
 
@@ -28,12 +28,16 @@ def llama_cpp() -> None:
 COUNT = 48  # tokens: six windows of the tiny models
 
 # name -> (variant of the tiny models, what differs from its config)
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in converted_variants()}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    name: (name, {}) for name in converted_variants() if name not in NOT_RUN
+}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 MODELS["llama3-as-released"] = (
     "llama3-rope",
     {"rope_theta": 1e4, "head_dim": 16, "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192}},
 )
+# llama.cpp knows that of so many layers some slide
+MODELS["exaone4-32b"] = ("exaone4-pattern", {"head_dim": 8, "num_hidden_layers": 64})
 MODELS["gemma3-27b"] = ("gemma3", {"num_hidden_layers": 62, "query_pre_attn_scalar": 48 // 6})
 
 
@@ -68,9 +72,12 @@ class Tiny:
         return result
 
 
+GELU = ("gemma", "gpt", "bloom", "mpt", "falcon-new", "falcon", "starcoder", "phi2")
+
+
 def near(name: str) -> float:
     """How far llama.cpp may be off: its GELU is a table in float16, 2e-3 after the 62 layers of the largest model."""
-    return 5e-3 if "gemma" in name else 2e-5
+    return 5e-3 if name.startswith(GELU) and "mamba" not in name else 2e-5
 
 
 @pytest.mark.parametrize("name", MODELS)

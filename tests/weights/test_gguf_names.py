@@ -10,7 +10,7 @@ from macllm.families import spec_from_config
 from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.spec import ModelSpec, TensorSpec
-from macllm.spec.names import HeadPairs
+from macllm.spec.names import Decay, HeadPairs
 from macllm.weights.gguf.metadata import architecture_of
 from macllm.weights.gguf.names import gguf_naming
 from macllm.weights.names import Naming
@@ -34,8 +34,7 @@ def test_every_name_is_one_that_the_format_knows(variant: str) -> None:
     assert len(stored) == len(set(stored))
     for name in stored:
         module, _, kind = name.rpartition(".")
-        assert module in known, name
-        assert kind in ("weight", "bias"), name
+        assert name in known or (module in known and kind in ("weight", "bias")), name
 
 
 def values(tensor: TensorSpec) -> list[Stored]:
@@ -60,6 +59,10 @@ def test_layouts_are_undone_exactly(variant: str) -> None:
     for relation in naming_of(variant)[1].relations():
         for canonical in zip(*map(values, relation.canonical), strict=True):
             back = relation.load(relation.store(canonical))
+            if Decay() in relation.operations:  # the logarithm of an exponential rounds
+                (one,), (other,) = back, canonical
+                assert mx.allclose(one.arrays()[0], other.arrays()[0], rtol=1e-5, atol=1e-6).item()
+                continue
             assert all(same(a, b) for a, b in zip(back, canonical, strict=True)), relation.stored
 
 

@@ -1,6 +1,6 @@
 """Ways in which tensors lie that several architectures share."""
 
-from macllm.families.names import Table
+from macllm.families.names import Table, fused
 from macllm.spec import Attention, ModelSpec
 from macllm.spec.names import Each, Entry, HeadPairs, Rows
 
@@ -23,3 +23,9 @@ def paired_heads(spec: ModelSpec) -> Table:
 def late_norm(spec: ModelSpec) -> Table:
     """The norm before the feed-forward block under the name that others give to one after attention."""
     return {"layers.{i}.channel_norm": (Entry("blk.{i}.post_attention_norm"),)}
+
+
+def fused_first(spec: ModelSpec) -> Table:
+    """q, k and v as one matrix, unless a file has them apart."""
+    whole = fused("blk.{i}.attn_qkv", *QKV)
+    return {key: (*whole[key], Entry(key.replace("layers.{i}.mixer.", "blk.{i}.attn_"))) for key in QKV}

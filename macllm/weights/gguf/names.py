@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import macllm.weights.gguf.architectures  # noqa: F401 - enters them
 from macllm.families.names import Table, fused
 from macllm.spec import ModelSpec
-from macllm.spec.names import Entry, Names, Reshaped, Stack
+from macllm.spec.names import Decay, Entry, Names, Reshaped, Stack
 from macllm.weights.gguf.header import Tensor
 from macllm.weights.gguf.layouts import QKV
 from macllm.weights.gguf.registry import ARCHITECTURES
@@ -36,9 +36,22 @@ _MODULES = {
     "mixer.q_up": "attn_q_b",
     "mixer.kv_down": "attn_kv_a_mqa",
     "mixer.kv_norm": "attn_kv_a_norm",
+    "mixer.out_norm": "attn_sub_norm",
+    "mixer.in": "ssm_in",
+    "mixer.conv": "ssm_conv1d",
+    "mixer.x": "ssm_x",
+    "mixer.dt": "ssm_dt",
+    "mixer.dt_bias": "ssm_dt.bias",
+    "mixer.dt_norm": "ssm_dt_norm",
+    "mixer.b_norm": "ssm_b_norm",
+    "mixer.c_norm": "ssm_c_norm",
+    "mixer.D": "ssm_d",
+    "mixer.norm": "ssm_norm",
+    "mixer.out": "ssm_out",
     "channel.gate": "ffn_gate",
     "channel.up": "ffn_up",
     "channel.down": "ffn_down",
+    "channel.down_norm": "ffn_sub_norm",
     "channel.router": "ffn_gate_inp",
     "channel.correction": "exp_probs_b.bias",
     "channel.shared_gate": "ffn_gate_inp_shexp",
@@ -74,6 +87,7 @@ def _general() -> Table:
     table |= {f"layers.{{i}}.{key}": (Entry(f"blk.{{i}}.{stored}"),) for key, stored in _MODULES.items()}
     for key, entries in fused("blk.{i}.attn_qkv", *QKV).items():  # the converter can be asked for it
         table[key] += entries
+    table["layers.{i}.mixer.A_log"] = (Entry("blk.{i}.ssm_a", (Decay(),)),)
     return table | _experts()
 
 

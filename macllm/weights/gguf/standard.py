@@ -47,10 +47,12 @@ def heads(h: Header, dim: int, kv_heads: int | None = None) -> Config:
     }
 
 
-def standard(h: Header, model_type: str, model: str, *, norm: str = RMS) -> Config:
-    """A decoder with rotary positions; ``model`` is its class in transformers."""
+def standard(
+    h: Header, model_type: str, model: str, *, norm: str = RMS, kv_heads: int | None = None
+) -> Config:
+    """A decoder with rotary positions; ``model`` is its class in transformers; ``kv_heads`` as in :func:`heads`."""
     config = core(h)
-    config |= heads(h, config["hidden_size"])
+    config |= heads(h, config["hidden_size"], kv_heads)
     epsilon = "rms_norm_eps" if norm == RMS else "layer_norm_eps"
     return (
         {"model_type": model_type, "architectures": [model]}
@@ -103,8 +105,16 @@ def experts(
     count: str = "num_experts",
     hidden: str = "moe_intermediate_size",
     default: int | None = None,
+    gating: int = SOFTMAX,
+    renormalized: bool | None = None,
 ) -> Config:
-    """Experts, how many of them a token takes, and their width (``default`` where the key is missing)."""
+    """Experts, how many of them a token takes, and their width (``default`` where the key is missing).
+
+    ``gating`` and ``renormalized`` are what llama.cpp computes whatever keys say (None: the key says it).
+    """
+    h.only("expert_gating_func", gating)
+    if renormalized is not None:
+        h.only("expert_weights_norm", renormalized)
     return {
         count: h.integer("expert_count"),
         "num_experts_per_tok": h.integer("expert_used_count"),

@@ -80,8 +80,7 @@ def deepseek2(h: Header) -> Config:
 
 
 def _experts(h: Header) -> Config:
-    h.only("expert_gating_func", SIGMOID)
-    config = experts(h, count="n_routed_experts")
+    config = experts(h, count="n_routed_experts", gating=SIGMOID)
     is_v3 = config["n_routed_experts"] == _V3_EXPERTS
     return config | {
         "intermediate_size": h.integer("feed_forward_length"),

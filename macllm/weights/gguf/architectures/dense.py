@@ -5,7 +5,7 @@ from macllm.weights.gguf.layouts import late_norm, paired_heads
 from macllm.weights.gguf.registry import architecture
 from macllm.weights.gguf.standard import biases, layer_types, no_window, standard
 
-_OLMO3_EVERY, _SMOLLM3_EVERY = 4, 4
+_OLMO3_EVERY, _SMOLLM3_EVERY, _EXAONE4_EVERY = 4, 4, 4
 
 
 @architecture("olmo2", "olmo2", "olmo3")
@@ -58,3 +58,15 @@ def hunyuan_dense(h: Header) -> Config:
     """Hunyuan V1, dense: the base comes with the scaling of its ``alpha`` applied."""
     config = standard(h, "hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM") | {"hidden_act": "silu"}
     return config | {"attention_bias": "blk.0.attn_q.bias" in h.tensors}
+
+
+@architecture("exaone4", "exaone4")
+def exaone4(h: Header) -> Config:
+    """EXAONE 4: beside sliding layers, those that see everything have no positions."""
+    config = standard(h, "exaone4", "Exaone4ForCausalLM") | {"hidden_act": "silu"}
+    h.only("rope.freq_base_swa", config["rope_theta"])
+    if not h.get("attention.sliding_window"):
+        h.get("attention.sliding_window_pattern")
+        return config | {"sliding_window": None, "sliding_window_pattern": None}
+    kinds = layer_types(h, config["num_hidden_layers"], _EXAONE4_EVERY)
+    return config | {"sliding_window": h.integer("attention.sliding_window"), "layer_types": kinds}

@@ -8,9 +8,10 @@ from macllm.weights.gguf.standard import biases, standard, window
 
 
 def _write(spec: ModelSpec, keys: Metadata) -> Metadata:
-    """Experts are as wide as the key of dense models says; a softmax of the chosen weighs them; all layers slide."""
-    left_out = ("expert_feed_forward_length", "expert_gating_func", "expert_weights_norm")
-    return without(one_window(keys), *left_out)
+    """Experts are as wide as the key of dense models says, and a softmax of the chosen weighs them."""
+    return without(
+        one_window(keys), "expert_feed_forward_length", "expert_gating_func", "expert_weights_norm"
+    )
 
 
 @architecture("llama", "llama", "mistral", "mixtral", write=_write, layout=paired_heads)
