@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,16 +40,22 @@ WIDE = {
 # What transformers has under another name only.
 SAME_AS = {"mimo": "qwen2", "kimi_k2": "deepseek_v3", "minimax": "minimax_m2"}
 
-def _all_variants() -> dict[str, Any]:
-    """The tables of every module in ``tests/variants``."""
+
+def _modules() -> list[ModuleType]:
+    """Every module in ``tests/variants``."""
     import variants as package
 
-    modules = (import_module(f"variants.{found.name}") for found in pkgutil.iter_modules(package.__path__))
-    return {name: variant for module in modules for name, variant in module.VARIANTS.items()}
+    return [import_module(f"variants.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
 
 
 # name -> (model_type, what differs from BASE), or a whole config where BASE's keys are not the family's
-VARIANTS: dict[str, tuple[str, dict[str, Any]] | dict[str, Any]] = _all_variants()
+VARIANTS: dict[str, tuple[str, dict[str, Any]] | dict[str, Any]] = {
+    name: variant for module in _modules() for name, variant in module.VARIANTS.items()
+}
+# Those that mlx-lm's class cannot load, or computes otherwise than the original, and why.
+BEYOND_MLX_LM: dict[str, str] = {
+    name: why for module in _modules() for name, why in getattr(module, "BEYOND_MLX_LM", {}).items()
+}
 
 
 def config_of(variant: str, *, wide: bool = False) -> dict[str, Any]:
@@ -85,7 +92,9 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("A_log"):
-                parameter.uniform_(-5.0, 1.0)  # states that forget within a few tokens, and ones that hardly do
+                parameter.uniform_(
+                    -5.0, 1.0
+                )  # states that forget within a few tokens, and ones that hardly do
             elif parameter.ndim == 1:
                 parameter.normal_(0.0 if "bias" in name or from_zero else 1.0, 0.3)
             else:

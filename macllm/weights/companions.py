@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,14 @@ def portable(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
             del config["rope_parameters"]
             config |= older
     mixers = [mixer for layer in spec.layers for mixer in layer.mixers]
+    if older_keys := _OLDER_KEYS.get(spec.family):
+        config |= older_keys(config)
     read = keys_read(config)  # other families have other words for the same
     if "time_step_limit" in read:
         config |= _older_mamba(config)
     for key, value in _stated(spec, mixers).items():
-        if key in read and not (key == "rope_theta" and "rope_parameters" in config):
-            config.setdefault(key, value)
+        if key in read and config.get(key) is None and not ("rope" in key and "rope_parameters" in config):
+            config[key] = value
     pattern = config.get("_sliding_window_pattern")
     if pattern is not None and _follows(config.get("layer_types"), pattern):
         config.setdefault("sliding_window_pattern", pattern)
@@ -96,7 +98,9 @@ def _stated(spec: ModelSpec, mixers: Sequence[Mixer]) -> dict[str, Any]:
         stated |= {"rms_norm_eps": spec.norm.eps, "layer_norm_epsilon": spec.norm.eps}
     attentive = [mixer for mixer in mixers if isinstance(mixer, Attention)]
     if attentive:
-        stated["num_key_value_heads"] = attentive[0].kv_heads
+        stated |= {"num_key_value_heads": attentive[0].kv_heads, "rope_scaling": None}
+        if len({mixer.head_dim for mixer in attentive}) == 1:
+            stated["head_dim"] = attentive[0].head_dim
     turning = [mixer for mixer in attentive if mixer.rope is not None]
     if turning:
         full = next((mixer for mixer in turning if mixer.window is None), turning[0])
@@ -119,6 +123,26 @@ def _older_mamba(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("position_embedding_type", "rope") is None:
         older["position_embedding_type"] = "nope"
     return older
+
+
+def _letters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """EXAONE 4's kinds of layers as mlx-lm's class takes them: a letter for each, if any slides."""
+    kinds = config.get("layer_types") or ()
+    if "sliding_attention" not in kinds:
+        return {}
+    return {"sliding_window_pattern": "".join("L" if kind == "sliding_attention" else "G" for kind in kinds)}
+
+
+def _two_biases(config: Mapping[str, Any]) -> dict[str, Any]:
+    """InternLM 3's own names of its switches, which transformers renames."""
+    own = {"attention_bias": "qkv_bias", "mlp_bias": "bias"}
+    return {name: config[key] for key, name in own.items() if key in config}
+
+
+_OLDER_KEYS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "exaone4": _letters,
+    "internlm3": _two_biases,
+}
 
 
 def _older_rope(parameters: Mapping[str, Any]) -> dict[str, Any] | None:

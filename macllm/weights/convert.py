@@ -110,7 +110,9 @@ def convert(
     refuse_existing(destination)
     files = open_model(source)
     if files.plan.ternary is not None:
-        raise InputError(f"{source}: its weights are ternary (BitNet) and used as they are; leave it as it is")
+        raise InputError(
+            f"{source}: its weights are ternary (BitNet) and used as they are; leave it as it is"
+        )
     if not files.native:
         from macllm.weights.foreign import convert_foreign
 
@@ -170,10 +172,10 @@ class _Run:
 
     def _write(self, folder: PartialFolder, relation: Relation, total: int) -> None:
         before, unit = folder.done_bytes, self.units[folder.done]
-        rows = unit.entries[0].shape[0]
+        rows = unit.entries[0].shape[0] if unit.entries[0].shape else 1
         for first, part in self.source.rows(relation, self.plan.formats.get(relation.canonical[0].name)):
             folder.write_rows(first, dict(zip((e.name for e in unit.entries), part.arrays(), strict=True)))
-            done = before + unit.nbytes * (first + part.shape[0]) // rows
+            done = before + unit.nbytes * (first + (part.shape[0] if part.shape else 1)) // rows
             self.report(Converted(unit.entries[0].name, done, total))
         folder.finish_unit()
         mx.clear_cache()  # what a large tensor leaves would be kept for the next

@@ -194,9 +194,10 @@ class PartialFolder:
         for entry in self._units[self.done].entries:
             array = arrays[entry.name]
             assert array.dtype == entry.dtype, entry.name
-            start = self._places[entry.name].offsets[entry.name] + first_row * (
-                entry.nbytes // entry.shape[0]
-            )
+            row = (
+                entry.nbytes // entry.shape[0] if entry.shape else entry.nbytes
+            )  # a single number is one row
+            start = self._places[entry.name].offsets[entry.name] + first_row * row
             data = memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8))  # type: ignore[arg-type]
             _write_at(self._descriptor(self._places[entry.name]), data, start)
             self._unsynced += len(data)

@@ -90,9 +90,12 @@ class Source:
         """What ``target`` stores, some rows at a time, each with the number of its first row."""
         stored = self.read(target)
         mx.eval(stored.arrays())
+        name = target.canonical[0].name
+        if not stored.shape:  # a single number
+            yield 0, self._formed(name, stored, None)
+            return
         row = math.prod(stored.shape[1:])
         step = max(1, _CHUNK // max(1, row)) if len(stored.shape) > 1 else stored.shape[0]
-        name = target.canonical[0].name
         for start in range(0, stored.shape[0], step):
             yield start, self._formed(name, stored.rows(slice(start, start + step)), packing)
 

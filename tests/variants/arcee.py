@@ -18,3 +18,9 @@ VARIANTS: dict[str, Any] = {
         {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "num_key_value_heads": None},
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "arcee": "no class",
+    "arcee-biases": "no class",
+}

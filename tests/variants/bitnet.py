@@ -10,3 +10,10 @@ VARIANTS: dict[str, Any] = {
     ),
     "bitnet-biases": ("bitnet", {"attention_bias": True, "head_dim": 8, "num_key_value_heads": 3}),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "bitnet": "only packed ternary weights, on Metal",
+    "bitnet-tied": "only packed ternary weights, on Metal",
+    "bitnet-biases": "only packed ternary weights, on Metal",
+}

@@ -17,3 +17,8 @@ VARIANTS: dict[str, Any] = {
         {"head_dim": 8, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "ernie4_5-linear-rope": "no scaling of the rope",
+}

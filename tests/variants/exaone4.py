@@ -40,3 +40,8 @@ VARIANTS: dict[str, Any] = {
     ),
     "exaone4-no-positions": ("exaone4", {"head_dim": 8, "sliding_window": 64, "layer_types": [FULL] * 3}),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "exaone4-no-positions": "positions where no layer slides",
+}

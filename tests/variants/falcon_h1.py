@@ -69,3 +69,9 @@ VARIANTS: dict[str, Any] = {
         },
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "falcon-h1-attention-factors": "no factor on keys, and one on values only",
+    "falcon-h1-biases": "no factors on biases",
+}

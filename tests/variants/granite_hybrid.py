@@ -63,3 +63,8 @@ VARIANTS: dict[str, Any] = {
         {**DENSE, "layer_types": [ATTENTION] * 4, "position_embedding_type": "rope", "rope_theta": 1e6},
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "granite-hybrid-untied": "the groups of a gated norm are one",
+}

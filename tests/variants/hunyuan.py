@@ -33,3 +33,8 @@ VARIANTS: dict[str, Any] = {
         },
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "hunyuan_v1_dense-yarn": "no other scaling of the rope",
+}

@@ -40,3 +40,10 @@ VARIANTS: dict[str, Any] = {
         },
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "jamba": "the weights of the chosen experts sum to one",
+    "jamba-tied": "the weights of the chosen experts sum to one",
+    "jamba-many": "the weights of the chosen experts sum to one",
+}

@@ -67,3 +67,11 @@ VARIANTS: dict[str, Any] = {
     "mamba2-each-head": {**MAMBA2, "n_groups": 12, "conv_kernel": 2, "layer_norm_epsilon": 1e-3},
     "mamba2-limits": {**MAMBA2, "num_heads": 3, "head_dim": 32, "n_groups": 3, "time_step_limit": [0.5, 1.0]},
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "mamba2": "the groups of a gated norm are one",
+    "mamba2-each-head": "the groups of a gated norm are one",
+    "mamba2-limits": "the groups of a gated norm are one",
+    "mamba-hub": "norms with an epsilon of 1e-5, whatever the config says",
+}

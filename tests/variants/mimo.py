@@ -3,7 +3,7 @@
 from typing import Any
 
 MIMO = {
-    "head_dim": 16,
+    "head_dim": 8,
     "attention_bias": True,
     "num_nextn_predict_layers": 1,
     "rope_theta": 640000.0,
@@ -14,6 +14,6 @@ MIMO = {
 }
 
 VARIANTS: dict[str, Any] = {
-    "mimo": ("mimo", {**MIMO, "head_dim": 8}),
+    "mimo": ("mimo", MIMO),
     "mimo-tied": ("mimo", {**MIMO, "tie_word_embeddings": True}),
 }

@@ -8,3 +8,10 @@ VARIANTS: dict[str, Any] = {
     "nanochat-biases": ("nanochat", {"attention_bias": True, "tie_word_embeddings": True}),
     "nanochat-uncapped": ("nanochat", {"final_logit_softcapping": None}),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "nanochat-grouped": "heads as wide as the states are, logits capped at 15",
+    "nanochat-biases": "no biases",
+    "nanochat-uncapped": "logits capped at 15",
+}

@@ -25,3 +25,9 @@ VARIANTS: dict[str, Any] = {
     "olmo3-wide-window": ("olmo3", {**THETA, "sliding_window": 64, "attention_bias": True}),
     "olmo3-full": ("olmo3", {**THETA, "layer_types": [FULL] * 3, "tie_word_embeddings": True}),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "olmo3-wide-window": "layers of both kinds",
+    "olmo3-full": "layers of both kinds",
+}
