@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from macllm.spec import (
     MLP,
     Attention,
+    ChannelMix,
     GatedDelta,
     LatentAttention,
     Layer,
@@ -19,6 +20,7 @@ from macllm.spec import (
     Rope,
     ShortConv,
     State,
+    TimeMix,
     YarnScaling,
 )
 
@@ -151,6 +153,18 @@ def _parallel(block: ParallelMixers) -> Iterable[str]:
         yield f"{block_name(mixer)} ({block_words(mixer).replace(', ', '; ')})"
 
 
+def _time_mix(mixer: TimeMix) -> Iterable[str]:
+    yield f"{mixer.heads} heads of {mixer.head_dim}"
+    yield "each token mixed with the one before"
+    yield _state(mixer)
+
+
+def _channel_mix(channel: ChannelMix) -> Iterable[str]:
+    yield f"{channel.dim:,} → {channel.hidden:,} → {channel.dim:,}"
+    yield _activation("relu2", False)
+    yield "each token mixed with the one before"
+
+
 def _mlp(channel: MLP) -> Iterable[str]:
     yield f"{channel.dim:,} → {channel.hidden:,} → {channel.dim:,}"
     yield _activation(channel.activation, channel.gated)
@@ -190,6 +204,8 @@ _BLOCKS: dict[type, tuple[str, Words]] = {
     Mamba2: ("mamba 2", _mamba2),
     ShortConv: ("short convolution", _short_conv),
     GatedDelta: ("gated delta", _gated_delta),
+    TimeMix: ("time mix", _time_mix),
+    ChannelMix: ("channel mix", _channel_mix),
     ParallelMixers: ("side by side", _parallel),
     MLP: ("mlp", _mlp),
     MoE: ("experts", _moe),

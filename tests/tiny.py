@@ -39,6 +39,9 @@ WIDE = {
 
 # What transformers has under another name only.
 SAME_AS = {"mimo": "qwen2", "kimi_k2": "deepseek_v3", "minimax": "minimax_m2"}
+# What transformers does not have: the original is mlx-lm's class.
+ONLY_MLX_LM = {"rwkv7"}
+
 
 
 def _modules() -> list[ModuleType]:
@@ -74,10 +77,13 @@ def write_reference(variant: str, folder: Path, seed: int = 0, *, wide: bool = F
 
 
 def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
-    """The same of any config.
+    """The same of any config, or in mlx-lm where transformers has no such model.
 
     Norms and biases are random too: ones and zeros would hide a missing one.
     """
+    if config["model_type"] in ONLY_MLX_LM:
+        return write_mlx_model(config, folder, seed)
+
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -127,6 +133,38 @@ class Reference:
         return result
 
 
+@dataclass(frozen=True)
+class MlxReference(Reference):
+    """The same with the model in mlx-lm."""
+
+    def logits(self, rows: list[list[int]]) -> "np.ndarray":
+        import mlx.core as mx
+        import numpy as np
+
+        return np.array(self.model(mx.array(rows)))
+
+
+def write_mlx_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
+    """A random float32 model in mlx-lm, saved to ``folder``; returns it."""
+    from importlib import import_module
+
+    import mlx.core as mx
+    from mlx.utils import tree_map
+    from mlx_lm.utils import save_config, save_model
+
+    mx.random.seed(seed)
+    original = import_module(f"mlx_lm.models.{config['model_type']}")
+    model = original.Model(original.ModelArgs.from_dict(deepcopy(config)))
+
+    def random(array: mx.array) -> mx.array:
+        return mx.random.normal(array.shape, loc=float(array.ndim == 1), scale=0.3 if array.ndim == 1 else 0.2)
+
+    model.update(tree_map(random, model.parameters()))
+    save_model(folder, model)
+    save_config(deepcopy(config), folder / "config.json")
+    return model
+
+
 @cache
 def _scratch() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="macllm-tiny-")  # lives as long as this process
@@ -136,7 +174,8 @@ def _scratch() -> tempfile.TemporaryDirectory:
 def reference(variant: str, *, wide: bool = False) -> Reference:
     """The variant's original, written once a run. Do not change the folder."""
     folder = Path(_scratch().name) / f"{variant}{'-wide' if wide else ''}"
-    return Reference(folder, write_reference(variant, folder, wide=wide))
+    kind = MlxReference if config_of(variant)["model_type"] in ONLY_MLX_LM else Reference
+    return kind(folder, write_reference(variant, folder, wide=wide))
 
 
 def write_with_mlx_lm(

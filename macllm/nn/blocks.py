@@ -11,11 +11,13 @@ from macllm.nn.mlp import MLPBlock
 from macllm.nn.moe import LatentMoEBlock, MoEBlock, SparseMixerBlock
 from macllm.nn.parallel_mixers import ParallelMixersBlock
 from macllm.nn.parameters import Parameters
+from macllm.nn.rwkv7 import ChannelMixBlock, TimeMixBlock
 from macllm.nn.short_conv import ShortConvBlock
 from macllm.spec import (
     MLP,
     Attention,
     Channel,
+    ChannelMix,
     GatedDelta,
     LatentAttention,
     LatentMoE,
@@ -26,6 +28,7 @@ from macllm.spec import (
     ParallelMixers,
     ShortConv,
     SparseMixer,
+    TimeMix,
 )
 
 _MIXERS: dict[type, Any] = {
@@ -35,9 +38,11 @@ _MIXERS: dict[type, Any] = {
     Mamba: MambaBlock,
     Mamba2: Mamba2Block,
     ShortConv: ShortConvBlock,
+    TimeMix: TimeMixBlock,
 }
 _CHANNELS: dict[type, Any] = {
     MLP: MLPBlock,
+    ChannelMix: ChannelMixBlock,
     MoE: MoEBlock,
     LatentMoE: LatentMoEBlock,
     SparseMixer: SparseMixerBlock,
@@ -53,5 +58,5 @@ def mixer_block(spec: Mixer, parameters: Parameters, prefix: str) -> Any:
 
 
 def channel_block(spec: Channel, parameters: Parameters, prefix: str) -> Any:
-    """The block over channels: called with states (B, L, D)."""
+    """The block over channels: called with states (B, L, D); with the step and its caches too where it has any."""
     return _CHANNELS[type(spec)](spec, parameters, prefix)

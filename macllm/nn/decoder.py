@@ -31,6 +31,7 @@ class LayerBlock(Module):
             self.channel = channel_block(layer.channel, parameters, f"{prefix}.channel")
         for norm in layer.norms:
             self[norm] = make_norm(layer.norm, parameters, f"{prefix}.{norm}")
+        self._channel_remembers = layer.channel is not None and len(layer.channel.caches) > 0
         self._parallel = layer.placement in ("parallel", "parallel_two")
         self._scale = layer.residual_scale
 
@@ -39,15 +40,20 @@ class LayerBlock(Module):
         if self._parallel:
             h = self.mixer_norm(x)
             y = self.mixer(h, step, caches)
-            y = y + self.channel(self.channel_norm(x) if "channel_norm" in self else h)
+            y = y + self._through_channel(self.channel_norm(x) if "channel_norm" in self else h, step, caches)
             return x + self._scaled(y)
         if "mixer" in self:
             y = self.mixer(self.mixer_norm(x) if "mixer_norm" in self else x, step, caches)
             x = x + self._scaled(self.mixer_post_norm(y) if "mixer_post_norm" in self else y)
         if "channel" in self:
-            y = self.channel(self.channel_norm(x) if "channel_norm" in self else x)
+            y = self._through_channel(self.channel_norm(x) if "channel_norm" in self else x, step, caches)
             x = x + self._scaled(self.channel_post_norm(y) if "channel_post_norm" in self else y)
         return x
+
+    def _through_channel(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
+        if not self._channel_remembers:
+            return self.channel(x)
+        return self.channel(x, step, caches[self._mixer_caches :])
 
     def _scaled(self, y: mx.array) -> mx.array:
         return y if self._scale == 1.0 else y * self._scale

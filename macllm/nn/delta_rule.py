@@ -9,16 +9,15 @@ from chunk to chunk.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import mlx.core as mx
 
 from macllm.nn.compiled import compiled
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
 from macllm.nn.ssd import segment_sums
+from macllm.nn.triangular import solvable_size, unit_lower_inverse
 
 CHUNK = 64  # tokens
-_DIRECT = 16  # rows of a triangular system that are solved without halving it
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def chunked(inputs: Inputs, state: mx.array | None, chunk: int = CHUNK) -> tuple
     """Outputs (B, L, H, P) and the state (B, H, N, P) after them, from the state before (None: nothing was seen)."""
     batch, length, groups, keys = inputs.k.shape
     heads, width = inputs.v.shape[2:]
-    size = _size(length, chunk)
+    size = solvable_size(length, chunk)
     count = -(-length // size)
 
     def cut(array: mx.array, *last: int) -> mx.array:
@@ -92,47 +91,3 @@ def single(inputs: Inputs, state: mx.array) -> tuple[mx.array, mx.array]:
 def _updated(s: mx.array, held: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array) -> mx.array:
     decay = mx.exp(g)
     return decay * s + k * (beta * (v - decay * held))
-
-
-def unit_lower_inverse(lower: mx.array) -> mx.array:
-    """The inverse (..., S, S) of the identity plus what ``lower`` holds below its diagonal; S a power of two, or small.
-
-    By halves, down to a few rows, and from there by doubling blocks whose inverse is known: as stable as
-    substitution, where a series of powers would drown in its largest terms.
-    """
-    size = lower.shape[-1]
-    if size <= _DIRECT:
-        return _small_inverse(lower)
-    half = size // 2
-    first, last = slice(0, half), slice(half, size)
-    diagonal = mx.stack([lower[..., first, first], lower[..., last, last]], axis=0)
-    upper, under = unit_lower_inverse(diagonal)
-    corner = -(under @ lower[..., last, first] @ upper)
-    rows = [mx.concatenate([upper, mx.zeros_like(upper)], axis=-1), mx.concatenate([corner, under], axis=-1)]
-    return mx.concatenate(rows, axis=-2)
-
-
-def _small_inverse(lower: mx.array) -> mx.array:
-    inverse = mx.eye(lower.shape[-1])
-    for corners in _corners(lower.shape[-1]):
-        inverse = inverse - inverse @ (lower * corners) @ inverse
-    return inverse
-
-
-@cache
-def _corners(size: int) -> list[mx.array]:
-    """For blocks of 1, 2, 4, ...: ones (S, S) at the entries below the diagonal between two neighbours that merge."""
-    found, block = [], 1
-    while block < size:
-        place = mx.arange(size) // block
-        row, column = place[:, None], place[None]
-        found.append(((row == column + 1) & (row % 2 == 1)).astype(mx.float32))
-        block *= 2
-    return found
-
-
-def _size(length: int, chunk: int) -> int:
-    """Tokens of a chunk: ``chunk``, or for fewer tokens what they need, in a size that can be halved."""
-    if length >= chunk or length <= _DIRECT:
-        return min(length, chunk)
-    return min(1 << (length - 1).bit_length(), chunk)

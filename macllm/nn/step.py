@@ -20,6 +20,7 @@ class Step:
         # the position of a row's first token here: its own count where padding moves it
         self.position: int | mx.array = offset if padding is None else offset - padding
         self.ahead = ahead
+        self.shared: dict[str, mx.array] = {}  # what a layer gives to those after it
         self._masks: dict[tuple[object, ...], mx.array] = {}
 
     @cached_property

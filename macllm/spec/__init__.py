@@ -24,6 +24,7 @@ from macllm.spec.rope import (
     TableScaling,
     YarnScaling,
 )
+from macllm.spec.rwkv import ChannelMix, LowRank, TimeMix
 from macllm.spec.tensor import TensorKind, TensorSpec
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Attention",
     "CacheSpec",
     "Channel",
+    "ChannelMix",
     "DynamicScaling",
     "Entry",
     "GatedDelta",
@@ -45,6 +47,7 @@ __all__ = [
     "Mamba",
     "Mamba2",
     "Mixer",
+    "LowRank",
     "MoE",
     "ModelSpec",
     "Names",
@@ -62,6 +65,7 @@ __all__ = [
     "TableScaling",
     "TensorKind",
     "TensorSpec",
+    "TimeMix",
     "Tokens",
     "YarnScaling",
 ]

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from macllm.spec.memory import CacheSpec
 from macllm.spec.norm import Norm
+from macllm.spec.rwkv import ChannelMix
 from macllm.spec.tensor import TensorSpec, linear
 
 # xIELU (arXiv 2411.13010) has four numbers of its own in each layer.
@@ -143,4 +144,4 @@ class SparseMixer(MoE):
     jitter: float = 0.01
 
 
-Channel: TypeAlias = MLP | MoE
+Channel: TypeAlias = MLP | MoE | ChannelMix

@@ -13,9 +13,12 @@ from macllm.spec.names import Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import GatedDelta, ShortConv
 from macllm.spec.rope import LongScaling, Rope
+from macllm.spec.rwkv import TimeMix
 from macllm.spec.tensor import TensorSpec, linear
 
-Mixer: TypeAlias = Attention | GatedDelta | LatentAttention | Mamba | Mamba2 | ParallelMixers | ShortConv
+Mixer: TypeAlias = (
+    Attention | GatedDelta | LatentAttention | Mamba | Mamba2 | ParallelMixers | ShortConv | TimeMix
+)
 NormPlacement: TypeAlias = Literal["pre", "post", "sandwich", "parallel", "parallel_two"]
 
 

@@ -54,7 +54,7 @@ def consistent(session: Session) -> bool:
 @pytest.mark.parametrize("variant", SOME)
 def test_a_chunk_given_up_half_way_leaves_the_session_as_it_was(tiny_model: Models, variant: str) -> None:
     loaded = tiny_model(variant)
-    layers = len(loaded.model.make_caches())
+    layers = len(loaded.model.spec.layers)
     followup = [*PROMPT[: 2 * CHUNK - 3], *tiny.tokens(9, seed=6)]
     expected = ids(run(loaded, Session(loaded.model), followup, up_to(8)))
     # each chunk asks once before it begins and once after every layer but the last
@@ -94,7 +94,7 @@ def test_a_watched_prefill_gives_the_same_logits(tiny_model: Models, variant: st
 
     cancel = CancelAt()
     np.testing.assert_array_equal(logits(cancel), logits(None))
-    assert cancel.asked == 3 * len(loaded.model.make_caches())  # it was watched
+    assert cancel.asked == 3 * len(loaded.model.spec.layers)  # it was watched
 
 
 def test_a_short_chunk_runs_in_one_go(tiny_model: Models) -> None:

@@ -11,8 +11,8 @@ from macllm.nn.cache import LayerCache
 from macllm.nn.cache_file import load_caches, save_caches
 from macllm.nn.decoder import Decoder
 
-# all tokens; windows; a latent vector a token; the states of convolutions, of the delta rule
-KINDS = ["llama", "gemma3", "deepseek-v3", "lfm2-moe", "qwen3-next"]
+# all tokens; windows; a latent vector a token; the states of convolutions, of the delta rule, of channels too
+KINDS = ["llama", "gemma3", "deepseek-v3", "lfm2-moe", "qwen3-next", "rwkv7"]
 IDS = tokens(150)
 
 

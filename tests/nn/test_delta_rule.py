@@ -6,7 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from macllm.nn.delta_rule import Inputs, chunked, single, unit_lower_inverse
+from macllm.nn.delta_rule import Inputs, chunked, single
+from macllm.nn.triangular import unit_lower_inverse
 
 RNG = np.random.default_rng(0)
 

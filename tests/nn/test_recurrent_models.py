@@ -10,7 +10,7 @@ from macllm.nn.decoder import Decoder
 from macllm.nn.state_cache import StateCache
 from macllm.spec import State
 
-DENSE = ["lfm2-biases", "qwen3-5"]  # MLX gathers dense experts in float32 only on CPU
+DENSE = ["lfm2-biases", "qwen3-5", "rwkv7"]  # MLX gathers dense experts in float32 only on CPU
 KINDS = [*DENSE, "qwen3-next"]
 TOLERANCE = 2e-5
 LENGTH = 150

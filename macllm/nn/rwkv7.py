@@ -1,0 +1,147 @@
+"""The blocks of RWKV-7 (Peng et al. 2025, arXiv 2503.14456): time mixing and channel mixing."""
+
+import math
+from collections.abc import Sequence
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+
+from macllm.nn.activations import relu2
+from macllm.nn.compiled import compiled
+from macllm.nn.parameters import Parameters
+from macllm.nn.state_cache import StateCache, States, run
+from macllm.nn.step import Step
+from macllm.nn.wkv import Inputs, chunked, single
+from macllm.spec import ChannelMix, TimeMix
+from macllm.spec.rwkv import MIXED
+
+_FASTEST = -math.exp(-0.5)  # the logarithm of the least that a token leaves of a row
+_LENGTH_EPS = 1e-14  # beside the squared length of a key
+
+
+class TimeMixBlock(Module):
+    """Six mixes of each token with the one before, from which comes all that goes into the recurrence."""
+
+    def __init__(self, spec: TimeMix, parameters: Parameters, prefix: str) -> None:
+        super().__init__()
+        self.spec = spec
+        for name in ("receptance", "key", "value", "output"):
+            self[name] = parameters.linear(prefix, name)
+        for name, (_, bias) in spec.ranks.each.items():
+            self[f"{name}_down"] = parameters.linear(prefix, f"{name}_down")
+            self[f"{name}_up"] = parameters.linear(prefix, f"{name}_up", bias=bias)
+        for name in [*(f"mix_{name}" for name in MIXED), "key_scale", "rate_scale", "bonus"]:
+            self[name] = parameters.vector(f"{prefix}.{name}")
+        self.norm = _HeadNorm(parameters, f"{prefix}.norm", spec)
+        self._mixes = mx.stack([self[f"mix_{name}"] for name in MIXED])[:, None, None]  # (6, 1, 1, D)
+        self._unit = mx.full((spec.head_dim,), spec.head_dim**-0.5)
+        mx.eval(self._mixes, self._unit)
+
+    def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
+        """(B, L, D) to (B, L, D); with caches, their tokens come before and these are added to them."""
+        x = step.without_padding(x)
+        before = run(shifted, (x,), caches)
+        r, w, k, v, a, g = compiled(_mixed)(x, before, self._mixes)  # (B, L, D) each
+        blended = self._blend(v, self.value(v), step)
+        raw = (self.receptance(r), self._low_rank("decay", w, mx.tanh), self.key(k), blended)
+        y = run(self._recurrence, (*raw, self._low_rank("rate", a)), caches[1:])
+        return self.output(y * self._low_rank("gate", g, mx.sigmoid))
+
+    def _blend(self, mixed: mx.array, value: mx.array, step: Step) -> mx.array:
+        """Values (B, L, D), in part the first layer's."""
+        if self.spec.ranks.blend is None:
+            step.shared["rwkv.value"] = value
+            return value
+        share = mx.sigmoid(self._low_rank("blend", mixed))
+        return value + (step.shared["rwkv.value"] - value) * share
+
+    def _low_rank(self, name: str, x: mx.array, between: object = None) -> mx.array:
+        y = self[f"{name}_down"](x)
+        return self[f"{name}_up"](between(y) if callable(between) else y)
+
+    def _recurrence(self, inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:
+        """Outputs (B, L, D) before the gate."""
+        dtype, length = inputs[0].dtype, inputs[0].shape[1]
+        r, w, key, v, rate = (self._by_head(array.astype(mx.float32)) for array in inputs)
+        scales = (self._by_head(array) for array in (self.key_scale, self.rate_scale, self.bonus))
+        direction, k, log_w, rate, bonus = compiled(_decided)(r, w, key, rate, *scales)
+        direction = mx.fast.rms_norm(direction, self._unit, _LENGTH_EPS / self.spec.head_dim)
+        given = Inputs(r, log_w, k, v, -direction, direction * rate)
+        if states is not None and length == 1:
+            y, state = single(given, states[0])
+        else:
+            y, state = chunked(given, states[0] if states is not None else None)
+        y = self.norm(y) + bonus * v
+        return y.reshape(*inputs[0].shape).astype(dtype), (state,)
+
+    def _by_head(self, array: mx.array) -> mx.array:
+        """(..., D) to (..., H, N)."""
+        return array.reshape(*array.shape[:-1], self.spec.heads, self.spec.head_dim)
+
+
+class ChannelMixBlock(Module):
+    """``value(relu(key(mix)) ** 2)``, with a mix of each token and the one before."""
+
+    def __init__(self, spec: ChannelMix, parameters: Parameters, prefix: str) -> None:
+        super().__init__()
+        self.mix = parameters.vector(f"{prefix}.mix")
+        self.key = parameters.linear(prefix, "key")
+        self.value = parameters.linear(prefix, "value")
+
+    def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
+        """(B, L, D) to (B, L, D); the cache has the token before."""
+        x = step.without_padding(x)
+        mixed = compiled(_blended)(x, run(shifted, (x,), caches), self.mix)
+        return self.value(compiled(relu2)(self.key(mixed)))
+
+
+class _HeadNorm(Module):
+    """LayerNorm over each head, with a weight and a bias for all channels."""
+
+    def __init__(self, parameters: Parameters, name: str, spec: TimeMix) -> None:
+        super().__init__()
+        self.weight = parameters.vector(f"{name}.weight")  # (D,)
+        self.bias = parameters.vector(f"{name}.bias")
+        self._eps = spec.norm.eps
+
+    def __call__(self, y: mx.array) -> mx.array:
+        """(B, L, H, N) to (B, L, H, N)."""
+        heads = y.shape[2:]
+        normal = mx.fast.layer_norm(y, None, None, self._eps)
+        return normal * self.weight.reshape(heads) + self.bias.reshape(heads)
+
+
+def shifted(inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:
+    """For each token (B, L, D) the one before it; before the first there is none, a zero."""
+    (x,) = inputs
+    before = states[0] if states is not None else mx.zeros_like(x[:, :1])
+    if x.shape[1] == 1:
+        return before, (x,)
+    # a copy: a view would hold all the inputs in memory
+    return mx.concatenate([before, x[:, :-1]], axis=1), (mx.contiguous(x[:, -1:]),)
+
+
+def _mixed(x: mx.array, before: mx.array, mixes: mx.array) -> list[mx.array]:
+    """(B, L, D) and the mixes (6, 1, 1, D) to six of (B, L, D)."""
+    return [x + (before - x) * mixes[index] for index in range(len(MIXED))]
+
+
+def _blended(x: mx.array, before: mx.array, mix: mx.array) -> mx.array:
+    return x + (before - x) * mix
+
+
+def _decided(
+    r: mx.array,
+    w: mx.array,
+    key: mx.array,
+    rate: mx.array,
+    key_scale: mx.array,
+    rate_scale: mx.array,
+    bonus: mx.array,
+) -> tuple[mx.array, ...]:
+    """The direction that is replaced, what is added for, how fast rows fade, how much is replaced, and what the
+    token's own value counts beside the state's.
+    """
+    rate = mx.sigmoid(rate)
+    k = key * (1 + (rate - 1) * rate_scale)
+    return key * key_scale, k, _FASTEST * mx.sigmoid(w), rate, (r * k * bonus).sum(axis=-1, keepdims=True)
