@@ -51,7 +51,7 @@ class Parity:
 
 
 def check(model_type: str) -> Parity:
-    """Compares a native family with its original. Raises InputError where it is none, or nothing is there to compare."""
+    """Compares a native family with its original. Raises InputError where it is none."""
     if model_type not in FAMILIES:
         raise InputError(
             f"model_type={model_type!r} has no native family; `macllm families` shows those that have one"
