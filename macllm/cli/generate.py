@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--tokens-in", metavar="FILE", help="a JSON list of token ids instead of a text")
     parser.add_argument("--system-prompt", metavar="TEXT", help="what the model is told to be")
     parser.add_argument(
-        "--raw", action="store_true", help="continue the text itself, without the chat template"
+        "--raw", action="store_true", help="continue the text itself, without the chat template (token ids always are)"
     )
     parser.add_argument(
         "--logits", metavar="FILE", help="write the float32 logits of the last prompt token (.npy)"
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
 def _prompt(args: argparse.Namespace) -> str | list[int]:
     """The prompt's text, or its ids."""
     if args.tokens_in:
-        if args.system_prompt or args.raw:
-            raise OptionError("--tokens-in gives the whole prompt; leave --system-prompt and --raw out")
+        if args.system_prompt:
+            raise OptionError("--tokens-in gives the whole prompt; leave --system-prompt out")
         return _read_ids(Path(args.tokens_in))
     if args.raw and args.system_prompt:
         raise OptionError("--raw has no chat template to put --system-prompt into; put it into the text")

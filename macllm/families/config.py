@@ -137,13 +137,14 @@ class Config:
     def refuse_unread(self) -> None:
         """Raises ConfigError for a key that was not read and is not known to be harmless.
 
-        A key that is null or false switches nothing on and passes.
+        A key that is null, false or empty switches nothing on and passes.
         """
         for part in self._parts:
             part.refuse_unread()
         for key, value in self._values.items():
             known = key in self._read or key in _HARMLESS or key.startswith(_HARMLESS_PREFIXES)
-            if not known and value is not None and value is not False:
+            nothing = value is None or value is False or value == [] or value == {}
+            if not known and not nothing:
                 raise ConfigError(
                     f"{self.where}: {key}={value!r} is not known to family {self.family!r} and could change what the "
                     "model computes; remove the key if it has no effect, or use a newer macllm"

@@ -185,9 +185,9 @@ def test_gemma_needs_rope_parameters_by_kind_of_layer() -> None:
 def test_no_or_another_model_type() -> None:
     with pytest.raises(ConfigError, match="there is no 'model_type'"):
         spec_from_config({})
-    with pytest.raises(ConfigError, match=r"'mamba2' has no native family .*llama"):
-        spec_from_config({"model_type": "mamba2"})
-    assert not is_native({"model_type": "mamba2"})
+    with pytest.raises(ConfigError, match=r"'nemotron' has no native family .*llama"):
+        spec_from_config({"model_type": "nemotron"})
+    assert not is_native({"model_type": "nemotron"})
     assert not is_native({})
     assert is_native({"model_type": "gemma3_text"})
 
