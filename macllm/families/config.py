@@ -182,7 +182,8 @@ class Config:
 
     def rope_settings(self, kind: str | None = None) -> "Config":
         """The mapping that holds a rotary embedding's settings."""
-        for key in ("rope_scaling", "rope_parameters"):
+        # what the config states comes before what a missing key means
+        for key in sorted(("rope_scaling", "rope_parameters"), key=lambda key: not self._values.get(key)):
             values = self.mapping(key)
             within = self._within(key, values)
             if kind is not None and key == "rope_parameters" and values:
