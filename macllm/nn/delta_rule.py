@@ -31,7 +31,7 @@ class Inputs:
     k: mx.array  # (B, L, K, N), of length one at most
     v: mx.array  # (B, L, H, P)
     g: mx.array  # (B, L, H), 0 or below
-    beta: mx.array  # (B, L, H), between 0 and 1
+    beta: mx.array  # (B, L, H), between 0 and 1, or 2
 
 
 def chunked(inputs: Inputs, state: mx.array | None, chunk: int = CHUNK) -> tuple[mx.array, mx.array]:

@@ -68,6 +68,8 @@ class GatedDeltaBlock(Module):
         q, k, v = mx.split(qkv.astype(mx.float32), [keys, 2 * keys], axis=-1)
         q, k = (x.reshape(batch, length, spec.key_heads, spec.key_dim) for x in (q, k))
         beta, g = compiled(_gates)(raw, self.dt_bias, self._rate)
+        if spec.beta_scale != 1.0:
+            beta = beta * spec.beta_scale
         eps = _LENGTH_EPS / spec.key_dim
         return Inputs(
             mx.fast.rms_norm(q, self._query_scale, eps),

@@ -38,6 +38,14 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The first axis of the canonical tensor runs over several stored ones, so many rows of each; ``{e}``: which."""
+
+    parts: tuple[str, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Transposed:
     """Stored as (I, O); biases are not concerned."""
 
@@ -98,6 +106,7 @@ Operation: TypeAlias = (
     Offset
     | Rows
     | Stack
+    | Joined
     | Transposed
     | LatentHeads
     | HeadPairs

@@ -172,13 +172,23 @@ class _Run:
 
     def _write(self, folder: PartialFolder, relation: Relation, total: int) -> None:
         before, unit = folder.done_bytes, self.units[folder.done]
-        rows = unit.entries[0].shape[0] if unit.entries[0].shape else 1
-        for first, part in self.source.rows(relation, self.plan.formats.get(relation.canonical[0].name)):
-            folder.write_rows(first, dict(zip((e.name for e in unit.entries), part.arrays(), strict=True)))
-            done = before + unit.nbytes * (first + (part.shape[0] if part.shape else 1)) // rows
-            self.report(Converted(unit.entries[0].name, done, total))
+        for first, count, arrays in self._pieces(relation):
+            folder.write_rows(first, dict(zip((entry.name for entry in unit.entries), arrays, strict=True)))
+            rows = unit.entries[0].shape[0] if unit.entries[0].shape else 1
+            self.report(
+                Converted(unit.entries[0].name, before + unit.nbytes * (first + count) // rows, total)
+            )
         folder.finish_unit()
         mx.clear_cache()  # what a large tensor leaves would be kept for the next
+
+    def _pieces(self, relation: Relation) -> Iterator[tuple[int, int, list[mx.array]]]:
+        """The arrays of a unit some rows at a time, with the number of the first row and of all."""
+        if len(relation.stored) > 1:
+            arrays = self.source.several(relation)
+            yield 0, arrays[0].shape[0], arrays
+            return
+        for first, part in self.source.rows(relation, self.plan.formats.get(relation.canonical[0].name)):
+            yield first, part.shape[0] if part.shape else 1, part.arrays()
 
     def _unit(self, relation: Relation) -> Unit:
         """The arrays that a stored tensor is written as."""
@@ -186,7 +196,8 @@ class _Run:
         dtype = self.source.dtype_of(first)
         q = self.plan.formats.get(first)
         if q is None:
-            return Unit((Entry(name, dtype, shape),))
+            shapes = zip(relation.stored, relation.stored_shapes(), strict=True)
+            return Unit(tuple(Entry(stored, dtype, shape) for stored, shape in shapes))
         module, (*rows, width) = name.removesuffix(".weight"), shape
         weight = Entry(name, mx.uint32, (*rows, width * q.bits // 32))
         affine = q.mode == "affine"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Stored
 from macllm.spec import ModelSpec
-from macllm.spec.names import Entry, Form, Names, Stack
+from macllm.spec.names import Entry, Form, Joined, Names, Stack
 from macllm.weights.operations import Relation
 
 _LAYER = re.compile(r"^layers\.(\d+)\.")
@@ -91,12 +91,14 @@ class Naming:
         keys = [key.replace("{i}", layer) + suffix for key in entry.keys] or [canonical]
         tensors = tuple(self._tensors[key] for key in keys if key in self._tensors)
         name = entry.stored.replace("{i}", layer) + suffix
-        if not any(isinstance(operation, Stack) for operation in entry.operations):
-            return Relation((name,), tensors, entry.operations)
-        count = tensors[0].shape[0]
-        return Relation(
-            tuple(name.replace("{e}", str(index)) for index in range(count)), tensors, entry.operations
-        )
+        each: Iterable[object] = ()
+        for operation in entry.operations:
+            if isinstance(operation, Stack):
+                each = range(tensors[0].shape[0])
+            elif isinstance(operation, Joined):
+                each = operation.parts
+        stored = tuple(name.replace("{e}", str(part)) for part in each) or (name,)
+        return Relation(stored, tensors, entry.operations)
 
 
 class Reader:

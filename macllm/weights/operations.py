@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import mlx.core as mx
 
@@ -11,6 +12,7 @@ from macllm.spec.names import (
     Decay,
     Each,
     HeadPairs,
+    Joined,
     LatentHeads,
     Offset,
     Operation,
@@ -64,6 +66,8 @@ class Relation:
                 return self._split(tensors[0], groups)
             case Stack():
                 return [stack(tensors)]
+            case Joined():
+                return [concatenate(tensors)]
             case LatentHeads(heads, nope_dim):
                 whole = tensors[0].map(lambda a: a.reshape(heads, -1, a.shape[-1]))
                 keys, values = (whole.map(lambda a: a[:, :nope_dim]), whole.map(lambda a: a[:, nope_dim:]))
@@ -79,6 +83,11 @@ class Relation:
                 return [self._join(tensors, groups)]
             case Stack():
                 return [tensors[0].rows(index) for index in range(self.canonical[0].shape[0])]
+            case Joined(_, rows):
+                ends = list(accumulate(rows))
+                return [
+                    tensors[0].rows(slice(end - count, end)) for count, end in zip(rows, ends, strict=True)
+                ]
             case LatentHeads():
                 keys, values = _transposed(tensors[0]), tensors[1]
                 return [concatenate([keys, values], axis=1).map(lambda a: a.flatten(0, 1))]

@@ -86,6 +86,13 @@ class Source:
         assert len(whole) == 1, "MLX's form keeps stacks whole"
         return whole[0]
 
+    def several(self, target: Relation) -> list[mx.array]:
+        """The small tensors that ``target`` stores one canonical one as, in its form."""
+        name = target.canonical[0].name
+        whole = self._formed(name, self._reader.read(name), None)
+        assert isinstance(whole, Dense)
+        return [one.array for one in target.store([whole]) if isinstance(one, Dense)]
+
     def rows(self, target: Relation, packing: Quantization | None) -> Iterator[tuple[int, Stored]]:
         """What ``target`` stores, some rows at a time, each with the number of its first row."""
         stored = self.read(target)
