@@ -89,7 +89,8 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     values = deepcopy(config)  # transformers writes into what it is given
-    from_zero = "gemma" in config["model_type"]  # its norms are stored less 1
+    from_zero = config["model_type"] in ("gemma", "gemma2", "gemma3_text")  # norms are stored less 1
+    unscaled = config["model_type"] in ("gemma3n_text", "gemma4_text")  # scores are what q's norm makes of them
     model_type = values.pop("model_type")
     original = AutoConfig.for_model(SAME_AS.get(model_type, model_type), **values)
     # falcon's eager attention adds ALiBi twice; what it takes by default does not
@@ -103,6 +104,8 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
                 )  # states that forget within a few tokens, and ones that hardly do
             elif parameter.ndim == 1:
                 parameter.normal_(0.0 if "bias" in name or from_zero else 1.0, 0.3)
+                if unscaled and "q_norm" in name:
+                    parameter.mul_(0.25)
             else:
                 parameter.normal_(0.0, 0.2)
         for name, buffer in model.named_buffers():
@@ -110,6 +113,8 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
                 buffer.normal_(0.0, 0.3)
             elif name.endswith(("act_fn.beta", "act_fn.eps")):
                 buffer.add_(-0.3 * torch.rand(()))
+            elif name.endswith("layer_scalar"):
+                buffer.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
     if model_type in SAME_AS:
         saved = read_config(folder) | {"model_type": model_type}

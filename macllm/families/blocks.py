@@ -1,5 +1,6 @@
 """Blocks read from the config keys that most families share."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from macllm.families.config import LAYER_KINDS, Config
@@ -112,7 +113,7 @@ def moe(
 
 def model(
     c: Config,
-    layers: list[Layer],
+    layers: Sequence[Layer],
     *,
     tied: bool = False,
     table: Table | None = None,

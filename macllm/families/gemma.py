@@ -33,7 +33,7 @@ def gemma2(c: Config) -> ModelSpec:
     )
     c.only("use_bidirectional_attention", [False], False)
     full = replace(_attention(c), softcap=_cap(c, "attn_logit_softcapping"))
-    kinds = _kinds(c, every=2)
+    kinds = kinds_of_layers(c, every=2)
     return _model(
         c,
         _layers(c, kinds, full, replace(full, window=c.integer("sliding_window"))),
@@ -51,13 +51,8 @@ def gemma3_text(c: Config) -> ModelSpec:
             raise c.unsupported(key, c.get(key), "none")
     c.only("use_bidirectional_attention", [False], False)
     base = _attention(c, qk_norm=QKNorm(rms_norm(c)), rope=None)
-    theta, local_theta = c.number("rope_theta", 1_000_000.0), c.number("rope_local_base_freq", 10_000.0)
-    local = c.rope(base.head_dim, base=local_theta, kind="sliding_attention")
-    if not c.mapping("rope_parameters"):  # rope_scaling is for the full layers only
-        local = replace(local, scaling=None)
-    full = replace(base, rope=c.rope(base.head_dim, base=theta, kind="full_attention"))
-    sliding = replace(full, rope=local, window=c.integer("sliding_window"))
-    kinds = _kinds(c, every=c.integer("sliding_window_pattern", 6))
+    sliding, full = two_ropes(c, base)
+    kinds = kinds_of_layers(c, every=c.integer("sliding_window_pattern", 6))
     return _model(c, _layers(c, kinds, full, sliding), needs_bfloat16_range=True)
 
 
@@ -72,7 +67,17 @@ def _cap(c: Config, key: str) -> float | None:
     return c.number(key) if c.get(key) is not None else None
 
 
-def _kinds(c: Config, every: int) -> list[str]:
+def two_ropes(c: Config, base: Attention) -> tuple[Attention, Attention]:
+    """Sliding and full attention like ``base``, each with a rope of its own; ``rope_scaling`` is for the full ones."""
+    theta, local_theta = c.number("rope_theta", 1_000_000.0), c.number("rope_local_base_freq", 10_000.0)
+    local = c.rope(base.head_dim, base=local_theta, kind="sliding_attention")
+    if not c.mapping("rope_parameters"):
+        local = replace(local, scaling=None)
+    full = replace(base, rope=c.rope(base.head_dim, base=theta, kind="full_attention"))
+    return replace(base, rope=local, window=c.integer("sliding_window")), full
+
+
+def kinds_of_layers(c: Config, every: int) -> list[str]:
     """The kind of each layer: without ``layer_types``, one of ``every`` is full and the others slide."""
     count = c.integer("num_hidden_layers")
     return layer_kinds(

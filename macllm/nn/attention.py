@@ -15,21 +15,28 @@ from macllm.spec import Attention
 
 
 class AttentionBlock(Module):
-    """q, k and v from one matrix; rope turns q and k in one call, since their heads lie side by side."""
+    """q, k and v from one matrix; rope turns q and k in one call, since their heads lie side by side.
+
+    A block may see the keys and values of an earlier layer (``spec.source``): that one lends them, by the step.
+    """
 
     def __init__(self, spec: Attention, parameters: Parameters, prefix: str) -> None:
         super().__init__()
         self.spec = spec
+        self.lends = False  # to later layers
         self.qkv = parameters.linear(prefix, *spec.projections, bias=spec.bias)
         self.o = parameters.linear(prefix, "o", bias=spec.out_bias)
         self.rope = rotary(spec.rope) if spec.rope is not None else None
         self._late = self.rope is not None and self.rope.late
         self._attend = Attend(Scores(spec.scale, spec.window, spec.chunk, spec.softcap, spec.slopes))
         self._heads = sum(spec.projections.values())
-        self._rotated = spec.heads + spec.kv_heads
+        self._rotated = spec.heads + (spec.kv_heads if spec.source is None else 0)
         if spec.qk_norm is not None:
             self.q_norm = make_norm(spec.qk_norm.norm, parameters, f"{prefix}.q_norm")
-            self.k_norm = make_norm(spec.qk_norm.norm, parameters, f"{prefix}.k_norm")
+            if spec.source is None:
+                self.k_norm = make_norm(spec.qk_norm.norm, parameters, f"{prefix}.k_norm")
+        if spec.value_norm is not None and spec.source is None:
+            self.v_norm = make_norm(spec.value_norm, parameters, f"{prefix}.v_norm")
         if spec.sinks:
             self.sinks = parameters.vector(f"{prefix}.sinks")
         if spec.out_norm is not None:
@@ -47,46 +54,59 @@ class AttentionBlock(Module):
         heads = qkv.reshape(batch, length, self._heads, spec.head_dim).swapaxes(1, 2)  # (B, H + 2K, L, d)
         gate = None
         if spec.gated:
-            heads, gate = mx.split(heads, [self._rotated + spec.kv_heads], axis=1)
-        qk, v = mx.split(heads, [self._rotated], axis=1)
-        q, k = self._placed(qk, step)  # (B, H, L, d), (B, K, L, d)
-        if caches:
-            k, v = caches[0].update(k, v)
-        if self._late:
-            q, k = self._placed_late(q, k, step)
+            heads, gate = mx.split(heads, [self._heads - spec.heads], axis=1)
+        if spec.source is not None:
+            q = self._placed(heads, step)
+            k, v = step.lent[spec.source]
+        else:
+            q, k, v = self._own(heads, step)
+            if caches:
+                k, v = caches[0].update(k, v)
+            k = self._placed_late(k, "k_norm", step)
+            if self.lends:
+                step.lent[step.layer] = k, v
+        q = self._placed_late(q, "q_norm", step)
+        if spec.query_scale is not None:
+            q = q * step.query_scale(spec.query_scale, q.dtype)
         y = self._attend(q, k, v, step, self.get("sinks"))
         if gate is not None:
             y = y * mx.sigmoid(gate)
         y = y.swapaxes(1, 2).reshape(batch, length, -1)
         return self.o(self.out_norm(y) if "out_norm" in self else y)
 
-    def _placed(self, qk: mx.array, step: Step) -> tuple[mx.array, mx.array]:
-        """Queries and keys, normalized and turned."""
-        norm, heads = self.spec.qk_norm, self.spec.heads
+    def _own(self, heads: mx.array, step: Step) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries (B, H, L, d), keys and values (B, K, L, d)."""
+        if self.spec.values_are_keys:
+            qk, v = heads, heads[:, self.spec.heads :]
+        else:
+            qk, v = mx.split(heads, [self._rotated], axis=1)
+        if "v_norm" in self:
+            v = self.v_norm(v)
+        q, k = mx.split(self._placed(qk, step), [self.spec.heads], axis=1)
+        return q, k, v
+
+    def _placed(self, heads: mx.array, step: Step) -> mx.array:
+        """Queries, and keys behind them where there are any, normalized and turned."""
+        norm = self.spec.qk_norm
         if norm is not None and norm.over == "all":
             norm = None  # done, before the heads were taken apart
         if norm is not None and not norm.after_rope:
-            qk = self._normalized(qk)
+            heads = self._normalized(heads)
         if self.rope is not None and not self._late:
-            qk = self.rope.of(step)(qk, step.position)
-        if norm is not None and norm.after_rope and not self._late:
-            qk = self._normalized(qk)
-        q, k = mx.split(qk, [heads], axis=1)
-        if self.spec.query_scale is not None:
-            q = q * step.query_scale(self.spec.query_scale, q.dtype)
-        return q, k
+            heads = self.rope.of(step)(heads, step.position)
+        return self._normalized(heads) if norm is not None and norm.after_rope and not self._late else heads
 
-    def _placed_late(self, q: mx.array, k: mx.array, step: Step) -> tuple[mx.array, mx.array]:
-        """Queries (B, H, L, d) and all keys in view (B, K, S, d), turned."""
-        assert self.rope is not None
-        turn = self.rope.of(step)
-        q, k = turn(q, step.position), turn(k, step.position + q.shape[2] - k.shape[2])
-        if self.spec.qk_norm is not None and self.spec.qk_norm.after_rope:
-            q, k = self.q_norm(q), self.k_norm(k)
-        return q, k
+    def _placed_late(self, heads: mx.array, norm: str, step: Step) -> mx.array:
+        """Queries, or all keys in view, turned where that waits until the keys are out of the cache."""
+        if self.rope is None or not self._late:
+            return heads
+        heads = self.rope.of(step)(heads, step.position + step.length - heads.shape[2])
+        return self[norm](heads) if self.spec.qk_norm is not None and self.spec.qk_norm.after_rope else heads
 
-    def _normalized(self, qk: mx.array) -> mx.array:
-        q, k = mx.split(qk, [self.spec.heads], axis=1)
+    def _normalized(self, heads: mx.array) -> mx.array:
+        if self.spec.source is not None:
+            return self.q_norm(heads)
+        q, k = mx.split(heads, [self.spec.heads], axis=1)
         return mx.concatenate([self.q_norm(q), self.k_norm(k)], axis=1)
 
     def _normalized_whole(self, qkv: mx.array) -> mx.array:

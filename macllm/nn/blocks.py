@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from macllm.families.custom.side import ExpertsBeside, SparseMLP
 from macllm.nn.attention import AttentionBlock
 from macllm.nn.gated_delta import GatedDeltaBlock
+from macllm.nn.custom.channels import ExpertsBesideBlock, SparseMLPBlock
 from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mamba import MambaBlock
 from macllm.nn.mamba2 import Mamba2Block
@@ -46,6 +48,8 @@ _CHANNELS: dict[type, Any] = {
     MoE: MoEBlock,
     LatentMoE: LatentMoEBlock,
     SparseMixer: SparseMixerBlock,
+    SparseMLP: SparseMLPBlock,
+    ExpertsBeside: ExpertsBesideBlock,
 }
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.blocks import channel_block, mixer_block
 from macllm.nn.cache import LayerCache, make_caches
+from macllm.nn.layers import frame_block, layer_block
 from macllm.nn.linear import Linear, PackedLinear
 from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
@@ -14,49 +14,9 @@ from macllm.nn.stack import Stack
 from macllm.nn.step import Step
 from macllm.nn.stored import Dense, Stored
 from macllm.nn.token_cache import TokenCache
-from macllm.spec import Layer, ModelSpec
+from macllm.spec import ModelSpec
 
 _RECOMPUTED = 512  # tokens a pass, where a sequence has outgrown a length
-
-
-class LayerBlock(Module):
-    """A mixer and a channel block, each with its norms and its residual; either may be missing."""
-
-    def __init__(self, layer: Layer, parameters: Parameters, prefix: str) -> None:
-        super().__init__()
-        self._mixer_caches = len(layer.mixer.caches) if layer.mixer is not None else 0
-        if layer.mixer is not None:
-            self.mixer = mixer_block(layer.mixer, parameters, f"{prefix}.mixer")
-        if layer.channel is not None:
-            self.channel = channel_block(layer.channel, parameters, f"{prefix}.channel")
-        for norm in layer.norms:
-            self[norm] = make_norm(layer.norm, parameters, f"{prefix}.{norm}")
-        self._channel_remembers = layer.channel is not None and len(layer.channel.caches) > 0
-        self._parallel = layer.placement in ("parallel", "parallel_two")
-        self._scale = layer.residual_scale
-
-    def __call__(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
-        """(B, L, D) to (B, L, D)."""
-        if self._parallel:
-            h = self.mixer_norm(x)
-            y = self.mixer(h, step, caches)
-            y = y + self._through_channel(self.channel_norm(x) if "channel_norm" in self else h, step, caches)
-            return x + self._scaled(y)
-        if "mixer" in self:
-            y = self.mixer(self.mixer_norm(x) if "mixer_norm" in self else x, step, caches)
-            x = x + self._scaled(self.mixer_post_norm(y) if "mixer_post_norm" in self else y)
-        if "channel" in self:
-            y = self._through_channel(self.channel_norm(x) if "channel_norm" in self else x, step, caches)
-            x = x + self._scaled(self.channel_post_norm(y) if "channel_post_norm" in self else y)
-        return x
-
-    def _through_channel(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
-        if not self._channel_remembers:
-            return self.channel(x)
-        return self.channel(x, step, caches[self._mixer_caches :])
-
-    def _scaled(self, y: mx.array) -> mx.array:
-        return y if self._scale == 1.0 else y * self._scale
 
 
 class Decoder(Module):
@@ -77,9 +37,12 @@ class Decoder(Module):
             self.positions = parameters.embedding("positions")
         if spec.embed_norm is not None:
             self.embed_norm = make_norm(spec.embed_norm, parameters, "embed_norm")
+        self.frame = frame_block(spec.frame, parameters) if spec.frame is not None else None
         self.layers = [
-            LayerBlock(layer, parameters, f"layers.{index}") for index, layer in enumerate(spec.layers)
+            layer_block(layer, parameters, f"layers.{index}") for index, layer in enumerate(spec.layers)
         ]
+        for source in spec.sources:
+            self.layers[source].mixer.lends = True
         self.norm = make_norm(spec.norm, parameters, "norm")
 
     def hidden(
@@ -91,9 +54,9 @@ class Decoder(Module):
     ) -> mx.array:
         """Ids (B, L) to normalized states (B, L, D). Appends to ``caches``, as :meth:`make_caches` gives them.
 
-        ``between`` is called with the output (B, L, D) of each layer that another follows. When it raises, the
-        caches of the layers so far have the tokens and the others do not. ``ahead`` tokens of the same prompt are to
-        follow: where rotations depend on a sequence's length, they are at once those of all of it.
+        ``between`` is called with what each layer gives that another follows. When it raises, the caches of the
+        layers so far have the tokens and the others do not. ``ahead`` tokens of the same prompt are to follow: where
+        rotations depend on a sequence's length, they are at once those of all of it.
         """
         length, first = tokens.shape[1], caches[0] if caches else None
         step = (
@@ -115,14 +78,16 @@ class Decoder(Module):
     ) -> mx.array:
         """Ids (B, L) to the states (B, L, D) after the last layer."""
         x = self._embedded(tokens, step)
+        if self.frame is not None:
+            x = self.frame.begin(tokens, x, step)
         start = 0
         for index, (spec, layer) in enumerate(zip(self.spec.layers, self.layers, strict=True)):
             if between is not None and index > 0:
                 between(x)
-            end = start + len(spec.caches)
+            step.layer, end = index, start + len(spec.caches)
             x = layer(x, step, caches[start:end] if caches is not None else ())
             start = end
-        return x
+        return self.frame.end(x) if self.frame is not None else x
 
     def _recompute(
         self,

@@ -9,7 +9,7 @@ from macllm.spec.attention import Attention, LatentAttention, QKNorm, QueryScale
 from macllm.spec.channel import MLP, Activation, Channel, LatentMoE, MoE, SparseMixer
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
-from macllm.spec.model import Layer, Mixer, ModelSpec, NormPlacement
+from macllm.spec.model import Frame, Layer, Mixer, ModelSpec, NormPlacement
 from macllm.spec.names import Entry, Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import GatedDelta, ShortConv
@@ -36,6 +36,7 @@ __all__ = [
     "ChannelMix",
     "DynamicScaling",
     "Entry",
+    "Frame",
     "GatedDelta",
     "KeyValues",
     "LatentAttention",

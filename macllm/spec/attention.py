@@ -57,6 +57,9 @@ class Attention:
     clip: float | None = None  # bound of q, k and v (OLMo, MPT), after a norm over all heads
     query_scale: QueryScale | None = None
     out_norm: Norm | None = None  # of what all heads found, as one vector, before o (BitNet b1.58)
+    value_norm: Norm | None = None  # of each value head (Gemma 3n and 4)
+    values_are_keys: bool = False  # before their norm and rope (Gemma 4)
+    source: int | None = None  # the earlier layer whose keys and values it sees in place of its own (arXiv 2405.12981)
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:
         """Its tensors under their canonical names."""
@@ -64,12 +67,15 @@ class Attention:
             yield from linear(prefix, name, (heads * self.head_dim, self.dim), self.bias)
         yield from linear(prefix, "o", (self.dim, self.heads * self.head_dim), self.out_bias)
         if self.qk_norm is not None:
-            for name, heads in (("q_norm", self.heads), ("k_norm", self.kv_heads)):
-                over = self.qk_norm.over
-                width = heads * self.head_dim if over == "all" else self.head_dim
-                yield from self.qk_norm.norm.tensors(
-                    f"{prefix}.{name}", width, heads if over == "heads" else None
-                )
+            over = self.qk_norm.over
+            for name, heads in (("q", self.heads), ("k", self.kv_heads)):
+                if name in self.projections:
+                    width = heads * self.head_dim if over == "all" else self.head_dim
+                    yield from self.qk_norm.norm.tensors(
+                        f"{prefix}.{name}_norm", width, heads if over == "heads" else None
+                    )
+        if self.value_norm is not None and self.source is None:
+            yield from self.value_norm.tensors(f"{prefix}.v_norm", self.head_dim)
         if self.sinks:
             yield TensorSpec(f"{prefix}.sinks", (self.heads,), "vector")
         if self.out_norm is not None:
@@ -78,11 +84,20 @@ class Attention:
     @property
     def projections(self) -> dict[str, int]:
         """The projections of the input and the heads that each makes, in the order they are computed in."""
-        gate = {"gate": self.heads} if self.gated else {}
-        return {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads} | gate
+        own = self.source is None
+        made = {
+            "q": True,
+            "k": own,
+            "v": own and not self.values_are_keys,
+            "gate": self.gated,
+        }
+        heads = {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads, "gate": self.heads}
+        return {name: heads[name] for name, wanted in made.items() if wanted}
 
     @property
     def caches(self) -> tuple[CacheSpec, ...]:
+        if self.source is not None:
+            return ()
         return (KeyValues(self.kv_heads, self.head_dim, self.head_dim, self.window, self.chunk),)
 
     @property

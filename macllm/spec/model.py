@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from macllm.spec.attention import Attention, LatentAttention
 from macllm.spec.channel import Channel
@@ -89,6 +89,13 @@ class Layer:
         return tuple(block.working_values for block in (self.mixer, self.channel) if block is not None)
 
 
+class Frame(Protocol):
+    """What an odd architecture has around its layers, beside embedding and norm (``macllm.families.custom``)."""
+
+    def tensors(self, dim: int) -> Iterator[TensorSpec]:
+        """Its tensors under their canonical names."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A decoder-only language model: embedding, layers, norm, head."""
@@ -107,6 +114,7 @@ class ModelSpec:
     logit_scale: float | None = None
     logit_cap: float | None = None  # logits become cap * tanh(logit / cap)
     needs_bfloat16_range: bool = False  # activations overflow float16
+    frame: Frame | None = None
     names: Names = Names()
 
     def tensors(self) -> Iterator[TensorSpec]:
@@ -116,6 +124,8 @@ class ModelSpec:
             yield TensorSpec("positions.weight", (self.positions, self.dim), "embedding")
         if self.embed_norm is not None:
             yield from self.embed_norm.tensors("embed_norm", self.dim)
+        if self.frame is not None:
+            yield from self.frame.tensors(self.dim)
         for index, layer in enumerate(self.layers):
             yield from layer.tensors(f"layers.{index}", self.dim)
         yield from self.norm.tensors("norm", self.dim)
@@ -139,6 +149,12 @@ class ModelSpec:
         """The length of a sequence beyond which all its tokens are turned otherwise (LongRoPE); None: there is none."""
         scalings = (rope.scaling for layer in self.layers for rope in layer.ropes)
         return next((one.original_context for one in scalings if isinstance(one, LongScaling)), None)
+
+    @cached_property
+    def sources(self) -> frozenset[int]:
+        """The layers whose keys and values later ones see too."""
+        mixers = [layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention)]
+        return frozenset(mixer.source for mixer in mixers if mixer.source is not None)
 
     @property
     def rewind_tokens(self) -> int | None:

@@ -5,6 +5,49 @@ from typing import Any
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 GEMMA2 = {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24}
+GEMMA3N = {
+    "head_dim": 16,
+    "sliding_window": 8,
+    "num_hidden_layers": 7,
+    "num_kv_shared_layers": 3,
+    "layer_types": [SLIDING, FULL, SLIDING, SLIDING, FULL, SLIDING, FULL],
+    "vocab_size_per_layer_input": 90,
+    "hidden_size_per_layer_input": 12,
+    "laurel_rank": 6,
+    "altup_num_inputs": 3,
+    "final_logit_softcapping": 4.0,
+    "activation_sparsity_pattern": [0.8, 0.8, 0.0, 0.5, 0.0, 0.9, 0.0],
+    "intermediate_size": [80, 80, 64, 96, 80, 80, 80],
+}
+GEMMA4 = {
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "sliding_window": 8,
+    "num_hidden_layers": 7,
+    "num_kv_shared_layers": 3,
+    "layer_types": [SLIDING, FULL, SLIDING, SLIDING, FULL, SLIDING, FULL],
+    "vocab_size_per_layer_input": 99,
+    "hidden_size_per_layer_input": 12,
+    "final_logit_softcapping": 4.0,
+    "use_double_wide_mlp": True,
+}
+GEMMA4_MOE = {
+    **GEMMA4,
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 0,
+    "attention_k_eq_v": True,
+    "num_global_key_value_heads": 3,
+    "enable_moe_block": True,
+    "num_experts": 8,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 20,
+    "use_double_wide_mlp": False,
+    "use_bidirectional_attention": "vision",
+}
+GEMMA4_ROPES = {
+    FULL: {"rope_type": "proportional", "rope_theta": 5000.0, "partial_rotary_factor": 0.5},
+    SLIDING: {"rope_type": "default", "rope_theta": 500.0},
+}
 CAPS = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 4.0}  # low enough to bend
 
 VARIANTS: dict[str, Any] = {
@@ -41,4 +84,43 @@ VARIANTS: dict[str, Any] = {
         },
     ),
     "gemma3-biases": ("gemma3_text", {"head_dim": 16, "sliding_window": 8, "attention_bias": True}),
+    "gemma3n": ("gemma3n_text", GEMMA3N),
+    "gemma3n-active": ("gemma3n_text", {**GEMMA3N, "altup_active_idx": 1, "altup_num_inputs": 2}),
+    "gemma3n-unscaled": (
+        "gemma3n_text",
+        {**GEMMA3N, "altup_correct_scale": False, "attention_bias": True, "vocab_size_per_layer_input": 99},
+    ),
+    "gemma3n-all-keys": ("gemma3n_text", {**GEMMA3N, "num_kv_shared_layers": 0, "num_key_value_heads": 1}),
+    "gemma3n-defaults": (
+        "gemma3n_text",
+        {
+            "num_hidden_layers": 12,
+            "num_kv_shared_layers": 6,
+            "sliding_window": 8,
+            "head_dim": 8,
+            "hidden_size_per_layer_input": 8,
+            "rope_theta": 5000.0,
+            "rope_local_base_freq": 500.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        },
+    ),
+    "gemma4": ("gemma4_text", GEMMA4),
+    "gemma4-experts": ("gemma4_text", GEMMA4_MOE),
+    "gemma4-many-experts-shared": (
+        "gemma4_text",
+        {**GEMMA4_MOE, "num_experts": 64, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 12},
+    ),
+    "gemma4-keys-are-values": (  # as 31B
+        "gemma4_text",
+        {
+            **GEMMA4,
+            "attention_k_eq_v": True,
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 0,
+            "final_logit_softcapping": None,
+            "attention_bias": True,
+            "rope_parameters": GEMMA4_ROPES,
+        },
+    ),
+    "gemma4-untied": ("gemma4_text", {**GEMMA4, "tie_word_embeddings": False, "use_double_wide_mlp": False}),
 }

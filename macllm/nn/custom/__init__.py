@@ -1,0 +1,1 @@
+"""Blocks of odd architectures, whose specs are in ``macllm.families.custom``."""
