@@ -139,7 +139,7 @@ def model(
     )
 
 
-def _context(c: Config, layers: list[Layer]) -> int:
+def _context(c: Config, layers: Sequence[Layer]) -> int:
     """How many tokens the model is made for: what the config says, stretched where that grows with the sequence."""
     stated = c.integer("max_position_embeddings")
     scalings = [rope.scaling for layer in layers for rope in layer.ropes]

@@ -4,8 +4,8 @@ from typing import Any
 
 from macllm.families.custom.side import ExpertsBeside, SparseMLP
 from macllm.nn.attention import AttentionBlock
-from macllm.nn.gated_delta import GatedDeltaBlock
 from macllm.nn.custom.channels import ExpertsBesideBlock, SparseMLPBlock
+from macllm.nn.gated_delta import GatedDeltaBlock
 from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mamba import MambaBlock
 from macllm.nn.mamba2 import Mamba2Block

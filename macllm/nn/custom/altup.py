@@ -68,7 +68,7 @@ class AltUpLayerBlock(SideLayerBlock):
         h = self.mixer_norm(active)
         laurel: mx.array = h + self.laurel_norm(self.laurel_up(self.laurel_down(h)))
         attended = active + self.mixer_post_norm(self.mixer(h, step, caches))
-        y = (attended + laurel) * math.sqrt(0.5)
+        y: mx.array = (attended + laurel) * math.sqrt(0.5)
         fed: mx.array = self.channel_post_norm(self.channel(self.channel_norm(y)))
         return y + fed
 
