@@ -45,9 +45,10 @@ class LayerBlock(Module):
         return x
 
     def _through_channel(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
-        if not self._channel_remembers:
-            return self.channel(x)
-        return self.channel(x, step, caches[self._mixer_caches :])
+        y: mx.array = (
+            self.channel(x, step, caches[self._mixer_caches :]) if self._channel_remembers else self.channel(x)
+        )
+        return y
 
     def _scaled(self, y: mx.array) -> mx.array:
         return y if self._scale == 1.0 else y * self._scale
