@@ -82,7 +82,7 @@ class Config:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or ``default`` where the key is missing or null."""
-        self._read |= {key, self._other_names.get(key, key)}
+        self._read |= {self._name(key), self._other_names.get(key, key)}
         name = self._name(key)
         value = self._values[name] if name in self._values else self._missing.get(key)
         return default if value is None else value
@@ -181,18 +181,18 @@ class Config:
         return Rope(turned, theta, scaling, interleaved)
 
     def rope_settings(self, kind: str | None = None) -> "Config":
-        """The mapping that holds a rotary embedding's settings."""
-        # what the config states comes before what a missing key means
-        for key in sorted(("rope_scaling", "rope_parameters"), key=lambda key: not self._values.get(key)):
-            values = self.mapping(key)
-            within = self._within(key, values)
-            if kind is not None and key == "rope_parameters" and values:
-                if unknown := set(values) - set(LAYER_KINDS):
-                    raise self.unsupported(key, sorted(unknown), f"one mapping for {kind!r}")
-                return self._within(f"{key}.{kind}", within.mapping(kind))
-            if values:
-                break
-        return within
+        """The mapping that holds a rotary embedding's settings, for one ``kind`` of layer where they differ."""
+        older, newer = self.mapping("rope_scaling"), self.mapping("rope_parameters")
+        if self._values.get("rope_parameters") and not self._values.get("rope_scaling"):
+            older = {}  # what the config states comes before what a missing key means
+        if older or not newer:
+            return self._within("rope_scaling", older)
+        within = self._within("rope_parameters", newer)
+        if kind is None:
+            return within
+        if unknown := set(newer) - set(LAYER_KINDS):
+            raise self.unsupported("rope_parameters", sorted(unknown), f"one mapping for {kind!r}")
+        return self._within(f"rope_parameters.{kind}", within.mapping(kind))
 
     def _share(self, within: "Config", partial: float | None) -> float:
         """The share of a head that turns: as said beside the scaling, else outside, else ``partial``."""

@@ -26,7 +26,7 @@ _EXPERTS = "model.layers.{i}.mlp.experts."
 def gpt_oss(c: Config) -> ModelSpec:
     """gpt-oss (arXiv 2508.10925): clamped experts with biases, sinks, alternate windows."""
     c.where_missing(
-        num_key_value_heads=8, head_dim=64, sliding_window=128, rope_theta=150_000.0, rope_scaling=_YARN
+        num_key_value_heads=8, head_dim=64, sliding_window=128, rope_theta=150_000.0, rope_parameters=_YARN
     )
     c.only("swiglu_alpha", [1.702], 1.702)
     c.only("swiglu_limit", [7.0], 7.0)

@@ -2,11 +2,12 @@
 
 from macllm.families.blocks import attention, layer_norm, mlp, model
 from macllm.families.config import Config
+from macllm.families.names import Table
 from macllm.families.registry import family
-from macllm.spec import Layer, ModelSpec, Norm, QKNorm
+from macllm.spec import Layer, ModelSpec, Norm, NormPlacement, QKNorm
 from macllm.spec.names import Entry, Stack
 
-_NAMES = {
+_NAMES: Table = {
     f"layers.{{i}}.mixer.{name}_norm": (
         Entry(f"model.layers.{{i}}.self_attn.{name}_layernorm.norms.{{e}}", (Stack(),)),
     )
@@ -21,5 +22,5 @@ def stablelm(c: Config) -> ModelSpec:
     norm = layer_norm(c, "layer_norm_eps")
     qk_norm = QKNorm(Norm("layer", norm.eps), over="heads") if c.flag("qk_layernorm") else None
     mixer = attention(c, bias=c.flag("use_qkv_bias"), qk_norm=qk_norm, partial=0.25)
-    placement = "parallel" if c.flag("use_parallel_residual") else "pre"
+    placement: NormPlacement = "parallel" if c.flag("use_parallel_residual") else "pre"
     return model(c, [Layer(mixer, mlp(c), placement, norm)] * c.integer("num_hidden_layers"), table=_NAMES)

@@ -105,6 +105,8 @@ def _stated(spec: ModelSpec, mixers: Sequence[Mixer]) -> dict[str, Any]:
     if turning:
         full = next((mixer for mixer in turning if mixer.window is None), turning[0])
         stated["rope_theta"] = full.rope.base if full.rope is not None else None
+        if full.rope is not None and full.rope.dims < full.head_dim:
+            stated["partial_rotary_factor"] = full.rope.dims / full.head_dim
     inner = [mixer.inner for mixer in mixers if isinstance(mixer, Mamba | Mamba2)]
     if inner:
         stated["intermediate_size"] = inner[0]  # where it is left out there is no feed-forward block
@@ -147,6 +149,8 @@ _OLDER_KEYS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 def _older_rope(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
     """``rope_theta`` and ``rope_scaling`` for ``rope_parameters``; None where only the newer form can say it."""
+    if "llama_4_scaling_beta" in parameters:
+        return None  # which mlx-lm looks for there
     if "full_attention" not in parameters:
         return None if _nested(parameters) else _flat(parameters)
     local = parameters.get("sliding_attention", {})
@@ -157,10 +161,12 @@ def _older_rope(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    theta = {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
-    return theta | {"rope_scaling": None if kind == "default" else scaling}
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    beside = {"rope_theta"} | ({"partial_rotary_factor"} if kind != "proportional" else set())
+    outside = {key: parameters[key] for key in beside & set(parameters)}
+    scaling = {key: value for key, value in parameters.items() if key not in beside}
+    # some of mlx-lm's classes ask for the older name of the type
+    return outside | {"rope_scaling": None if kind == "default" else {"type": kind} | scaling}
 
 
 def _nested(parameters: Mapping[str, Any]) -> bool:

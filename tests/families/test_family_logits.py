@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from tiny import config_of, decoder, difference, read_config, reference, tokens, variants
 
+from macllm.families import spec_from_config
 from macllm.spec import State
+from macllm.weights.companions import portable
 
 TOLERANCE = 1e-4  # relative; measured: 4e-6
 LENGTH = 40  # longer than the narrow windows and the original contexts of the scaled ropes
@@ -40,6 +42,12 @@ def test_repository_form_and_saved_form_of_a_config_mean_the_same(variant: str) 
     assert not rotary or "rope_parameters" in read_config(folder)
     assert ours.spec == decoder(folder).spec
     assert difference(logits(ours, IDS), reference(variant).logits(IDS)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_a_config_written_for_older_readers_means_the_same(variant: str) -> None:
+    spec, config = decoder(reference(variant).folder).spec, read_config(reference(variant).folder)
+    assert spec_from_config(portable(config, spec)) == spec
 
 
 @pytest.mark.parametrize("variant", variants())

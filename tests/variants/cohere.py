@@ -33,3 +33,11 @@ VARIANTS: dict[str, Any] = {
         {**NO_RMS, "sliding_window": 8, "layer_types": [FULL, SLIDING, FULL], "num_key_value_heads": 1},
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "cohere-multi-head-biases-untied": "embeddings are tied",
+    "cohere2-wide-window": "one layer in four is full",
+    "cohere2-pattern": "embeddings are tied",
+    "cohere2-layer-types": "one layer in four is full",
+}

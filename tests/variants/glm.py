@@ -25,3 +25,11 @@ VARIANTS: dict[str, Any] = {
         },
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "glm": "all of a head turns",
+    "glm-head-dim": "all of a head turns",
+    "glm4-no-biases-tied": "embeddings are not tied",
+    "glm4-yarn": "no scaled rope",
+}

@@ -50,6 +50,7 @@ VARIANTS: dict[str, Any] = {
 
 # what mlx-lm's class has, or lacks
 BEYOND_MLX_LM = {
+    "ministral3-window": "a window only where layer_types says so",
     "ministral": "no class",
     "ministral-sliding": "no class",
     "ministral-wide-window": "no class",

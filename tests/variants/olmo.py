@@ -9,3 +9,10 @@ VARIANTS: dict[str, Any] = {
     "olmo-clipped": ("olmo", {**NO_RMS, "clip_qkv": 0.8}),
     "olmo-biases-tied": ("olmo", {**NO_RMS, "attention_bias": True, "tie_word_embeddings": True}),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "olmo": "another form of checkpoint",
+    "olmo-clipped": "another form of checkpoint",
+    "olmo-biases-tied": "another form of checkpoint",
+}

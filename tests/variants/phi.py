@@ -47,3 +47,12 @@ VARIANTS: dict[str, Any] = {
         },
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "phi-norms-tied": "no norms on q and k, embeddings are not tied",
+    "phi3-window": "no window",
+    "phi3-longrope-short": "the long factors always",
+    "phi3-longrope-old-name": "the long factors always",
+    "phi3-longrope-long": "divides by the context's logarithm",
+}

@@ -16,3 +16,8 @@ VARIANTS: dict[str, Any] = {
     ),
     "stablelm-head-norms": ("stablelm", {**NO_RMS, "qk_layernorm": True, "num_key_value_heads": 6}),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "stablelm-biases-tied": "embeddings are not tied",
+}

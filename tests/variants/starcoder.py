@@ -12,3 +12,10 @@ VARIANTS: dict[str, Any] = {
         {**NO_RMS, "use_bias": False, "tie_word_embeddings": False, "rope_theta": 999999.4420358813},
     ),
 }
+
+# what mlx-lm's class has, or lacks
+BEYOND_MLX_LM = {
+    "starcoder2": "another GELU",
+    "starcoder2-window": "no window",
+    "starcoder2-no-biases-untied": "biases everywhere",
+}
