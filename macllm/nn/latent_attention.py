@@ -19,7 +19,7 @@ from macllm.nn.stack import Stack
 from macllm.nn.step import Step
 from macllm.spec import LatentAttention
 
-_ABSORBED_QUERIES = 4  # up to here a step is decoding, or checks a few drafted tokens
+_ABSORBED_QUERIES = 32  # up to here a step is decoding, drafted tokens, or a few words after a long context
 
 
 class LatentAttentionBlock(Module):
@@ -30,11 +30,11 @@ class LatentAttentionBlock(Module):
         self.spec = spec
         if spec.q_rank is None:
             self.q = parameters.linear(prefix, "q")
+            self.down = parameters.linear(prefix, "kv_down", bias=spec.bias)
         else:
-            self.q_down = parameters.linear(prefix, "q_down", bias=spec.bias)
+            self.down = parameters.linear(prefix, "q_down", "kv_down", bias=spec.bias)
             self.q_norm = make_norm(spec.norm, parameters, f"{prefix}.q_norm")
             self.q_up = parameters.linear(prefix, "q_up")
-        self.kv_down = parameters.linear(prefix, "kv_down", bias=spec.bias)
         self.kv_norm = make_norm(spec.norm, parameters, f"{prefix}.kv_norm")
         self.k_up = _stack(parameters, prefix, "k_up")
         self.v_up = _stack(parameters, prefix, "v_up")
@@ -46,12 +46,17 @@ class LatentAttentionBlock(Module):
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
         spec = self.spec
         batch, length, _ = x.shape
-        q = self.q(x) if spec.q_rank is None else self.q_up(self.q_norm(self.q_down(x)))
+        down = self.down(x)
+        if spec.q_rank is None:
+            q = self.q(x)
+        else:
+            q, down = mx.split(down, [spec.q_rank], axis=-1)
+            q = self.q_up(self.q_norm(q))
         q = q.reshape(batch, length, spec.heads, -1).swapaxes(1, 2)  # (B, H, L, n + p)
         q, q_place = mx.split(q, [spec.nope_dim], axis=-1)
         turn = self.rope.of(step)
         q_place = turn(q_place, step.position)
-        latent, k_place = mx.split(self.kv_down(x), [spec.kv_rank], axis=-1)
+        latent, k_place = mx.split(down, [spec.kv_rank], axis=-1)
         latent = self.kv_norm(latent)[:, None]  # (B, 1, L, r)
         k_place = k_place[:, None]  # (B, 1, L, p)
         if not self.rope.late:

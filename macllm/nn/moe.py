@@ -1,8 +1,12 @@
 """Mixture of experts: a router chooses a few of many feed-forward blocks for each token.
 
 In a prompt the tokens are sorted by expert, so that each expert's weights are read once; in decoding one gather
-takes the few that are needed.
+takes the few that are needed. MLX's gather multiplies row by row on CPU: there each expert takes the rows of a
+prompt that are its own as one product.
 """
+
+from collections.abc import Callable
+from itertools import groupby
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -32,12 +36,18 @@ class MoEBlock(Module):
             self.shared_gate = parameters.linear(prefix, "shared_gate")
         self._gate = gate_function(spec.activation) if spec.gated else None
         self._activate = activation_function(spec.activation) if not spec.gated else None
+        rows = max(self.experts_up.alone_from, self.experts_down.alone_from)
+        self._apart_from = rows * spec.experts if mx.default_device() == mx.cpu else None
+        self.watch: Callable[[mx.array], None] | None = None  # is given each call's router logits (B, L, E)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, L, D) to (B, L, D)."""
         batch, length, dim = x.shape
         rows = x.reshape(-1, dim)  # (T, D), T = B L
-        index, weights = self.route(self.router(rows))  # (T, k) each
+        logits = self.router(rows)  # (T, E)
+        if self.watch is not None:
+            self.watch(logits.reshape(batch, length, -1))
+        index, weights = self.route(logits)  # (T, k) each
         y = self._mixed(rows, index, weights).reshape(batch, length, dim)
         if self.spec.shared is None:
             return y
@@ -93,17 +103,34 @@ class MoEBlock(Module):
             return self._through(rows[:, None, None], index, ordered=False).squeeze(-2)
         flat = index.reshape(-1)  # (T k)
         order = mx.argsort(flat)
-        y = self._through(rows[order // chosen][:, None], flat[order], ordered=True)  # (T k, 1, D)
+        x, flat = rows[order // chosen], flat[order]  # (T k, D), (T k)
+        if self._apart_from is not None and index.size >= self._apart_from:
+            y = self._apart(x, flat)
+        else:
+            y = self._through(x[:, None], flat, ordered=True).squeeze(1)
         return y[mx.argsort(order)].reshape(count, chosen, -1)
 
     def _through(self, x: mx.array, index: mx.array, *, ordered: bool) -> mx.array:
         """Rows x (..., 1, D) through the experts of ``index`` (...)."""
         y = self.experts_up.gather(x, index, ordered=ordered)
+        return self.experts_down.gather(self._activated(y), index, ordered=ordered)
+
+    def _apart(self, x: mx.array, index: mx.array) -> mx.array:
+        """Rows x (R, D) through the experts of ``index`` (R), which ascends, one expert after the other."""
+        chosen: list[int] = index.tolist()  # type: ignore[assignment]
+        parts, start = [], 0
+        for expert, run in groupby(chosen):
+            end = start + len(list(run))
+            y = self._activated(self.experts_up.alone(x[start:end], expert))
+            parts.append(self.experts_down.alone(y, expert))
+            start = end
+        return mx.concatenate(parts)
+
+    def _activated(self, y: mx.array) -> mx.array:
+        """What the first projections give, to what goes into the last."""
         if self._gate is not None:
-            y = self._gate(*mx.split(y, 2, axis=-1))
-        elif self._activate is not None:
-            y = self._activate(y)
-        return self.experts_down.gather(y, index, ordered=ordered)
+            return self._gate(*mx.split(y, 2, axis=-1))
+        return self._activate(y) if self._activate is not None else y
 
 
 class LatentMoEBlock(MoEBlock):
@@ -138,16 +165,3 @@ class SparseMixerBlock(MoEBlock):
             weights.append(mx.take_along_axis(near, chosen, axis=-1))
             left = mx.put_along_axis(left, chosen, mx.array(-mx.inf), axis=-1)
         return mx.concatenate(index, axis=-1), mx.concatenate(weights, axis=-1)
-
-
-def balancing_loss(logits: mx.array, top_k: int) -> mx.array:
-    """The loss that keeps experts equally busy (Fedus et al. 2021), for router logits (T, E) of one layer.
-
-    The number of experts times the sum, over experts, of the share of choices that fall on it and its mean
-    probability; 1 where all are equally busy, times ``top_k`` as Hugging Face counts it.
-    """
-    experts = logits.shape[-1]
-    probabilities = mx.softmax(logits.astype(mx.float32), axis=-1)
-    index = mx.stop_gradient(mx.argpartition(-logits, kth=top_k - 1, axis=-1)[:, :top_k])
-    chosen = (index[..., None] == mx.arange(experts)).astype(mx.float32).sum(axis=1)  # (T, E)
-    return experts * (chosen.mean(axis=0) * probabilities.mean(axis=0)).sum()

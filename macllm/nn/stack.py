@@ -6,16 +6,23 @@ from typing import TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.linear import Part
+from macllm.nn.linear import Part, packed_matmul
 from macllm.nn.stored import Dense, Packed, Stored, concatenate
+
+# On CPU a gather multiplies row by row. A product of several rows costs OpenBLAS a copy of the matrix first.
+_DENSE_ALONE = 4
 
 
 class Stack(Module):
     """For each row of the input a matrix of its own: ``x @ weight[index].T + bias[index]``, weight (N, O, I)."""
 
-    def __init__(self, parts: Sequence[Part], weight: Stored, bias: mx.array | None) -> None:
+    def __init__(
+        self, parts: Sequence[Part], weight: Stored, bias: mx.array | None, dense_rows: int | None = None
+    ) -> None:
+        """``dense_rows`` as for :class:`macllm.nn.linear.PackedLinear`."""
         super().__init__()
         self.parts = tuple(parts)
+        self.dense_rows = dense_rows
         self._packing = weight.quantization if isinstance(weight, Packed) else None
         self.weight = weight.weight if isinstance(weight, Packed) else weight.array
         if isinstance(weight, Packed):
@@ -49,13 +56,30 @@ class Stack(Module):
             )  # fmt: skip
         return y + self.bias[index][..., None, :] if "bias" in self else y
 
+    @property
+    def alone_from(self) -> int:
+        """The rows of one matrix from which :meth:`alone` is quicker than :meth:`gather` on CPU."""
+        return _DENSE_ALONE if self._packing is None else self.dense_rows or _DENSE_ALONE
+
+    def alone(self, x: mx.array, index: int) -> mx.array:
+        """Rows x (L, I) through matrix ``index``, to (L, O)."""
+        matrix = self.stored.rows(index)
+        if isinstance(matrix, Packed) and (self.dense_rows is None or len(x) < self.dense_rows):
+            y = packed_matmul(x, matrix)
+        else:
+            y = x @ (matrix.dequantize(x.dtype) if isinstance(matrix, Packed) else matrix.array).T
+        return y + self.bias[index] if "bias" in self else y
+
     def each(self, x: mx.array, *, transposed: bool = True) -> mx.array:
         """All matrices at once: x (B, N, L, I) to (B, N, L, O), matrix n for n; back with ``transposed`` off."""
-        q = self._packing
-        if q is None:
-            return x @ (self.weight.swapaxes(-1, -2) if transposed else self.weight)
+        stored = self.stored
+        if isinstance(stored, Packed) and self.dense_rows is not None and x.shape[-2] >= self.dense_rows:
+            stored = Dense(stored.dequantize(x.dtype))
+        if isinstance(stored, Dense):
+            return x @ (stored.array.swapaxes(-1, -2) if transposed else stored.array)
+        q = stored.quantization
         return mx.quantized_matmul(
-            x, self.weight, self.scales, self.get("biases"), transposed, q.group_size, q.bits, q.mode
+            x, stored.weight, stored.scales, stored.biases, transposed, q.group_size, q.bits, q.mode
         )
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
@@ -78,6 +102,13 @@ class SeparateStack(Module):
     def gather(self, x: mx.array, index: mx.array, *, ordered: bool) -> mx.array:
         return mx.concatenate([member.gather(x, index, ordered=ordered) for member in self.members], axis=-1)
 
+    @property
+    def alone_from(self) -> int:
+        return max(member.alone_from for member in self.members)
+
+    def alone(self, x: mx.array, index: int) -> mx.array:
+        return mx.concatenate([member.alone(x, index) for member in self.members], axis=-1)
+
     def tensors(self) -> Iterator[tuple[str, Stored]]:
         for member in self.members:
             yield from member.tensors()
@@ -87,7 +118,7 @@ AnyStack: TypeAlias = Stack | SeparateStack
 
 
 def make_stack(
-    parts: Sequence[Part], stored: Sequence[Stored], biases: Sequence[mx.array] | None
+    parts: Sequence[Part], stored: Sequence[Stored], biases: Sequence[mx.array] | None, dense_rows: int | None
 ) -> AnyStack:
     """One layer of the ``parts``, side by side where their storage is the same."""
     try:
@@ -95,6 +126,10 @@ def make_stack(
     except ValueError:
         each = biases if biases is not None else [None] * len(parts)
         return SeparateStack(
-            [Stack([part], one, bias) for part, one, bias in zip(parts, stored, each, strict=True)]
+            [
+                Stack([part], one, bias, dense_rows)
+                for part, one, bias in zip(parts, stored, each, strict=True)
+            ]
         )
-    return Stack(parts, whole, mx.concatenate(list(biases), axis=1) if biases is not None else None)
+    bias = mx.concatenate(list(biases), axis=1) if biases is not None else None
+    return Stack(parts, whole, bias, dense_rows)

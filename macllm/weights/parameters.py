@@ -70,7 +70,7 @@ class CheckpointParameters:
         parts = [Part(path, self._specs[f"{path}.weight"].shape[1]) for path in paths]
         stored = [self._matrix(f"{path}.weight") for path in paths]
         biases = [self._vector(f"{path}.bias", self._placement.dtype) for path in paths] if bias else None
-        layer = make_stack(parts, stored, biases)
+        layer = make_stack(parts, stored, biases, self._placement.dense_rows)
         mx.eval(layer.parameters())
         self._report()
         return layer
