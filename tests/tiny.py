@@ -39,6 +39,8 @@ WIDE = {
 
 # What transformers has under another name only.
 SAME_AS = {"mimo": "qwen2", "kimi_k2": "deepseek_v3", "minimax": "minimax_m2"}
+# Whose norms are stored less 1.
+_LESS_ONE = {"gemma", "gemma2", "gemma3_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
 # What transformers does not have: the original is mlx-lm's class.
 ONLY_MLX_LM = {"rwkv7"}
 
@@ -89,7 +91,7 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     values = deepcopy(config)  # transformers writes into what it is given
-    from_zero = config["model_type"] in ("gemma", "gemma2", "gemma3_text")  # norms are stored less 1
+    from_zero = config["model_type"] in _LESS_ONE
     unscaled = config["model_type"] in ("gemma3n_text", "gemma4_text")  # scores are what q's norm makes of them
     model_type = values.pop("model_type")
     original = AutoConfig.for_model(SAME_AS.get(model_type, model_type), **values)

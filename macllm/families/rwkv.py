@@ -83,7 +83,7 @@ def _vectors(dim: int, head_dim: int) -> Table:
     by_head = (Reshaped((dim // head_dim, head_dim)),)
     flat = {"key_scale": "k_k", "rate_scale": "k_a", "norm": "g_norm"}
     hub = renamed({f"{_MIXER}{name}": f"{_ATTENTION}{stored}" for name, stored in flat.items()})
-    mlx = {key: (Entry(entry.stored, by_head),) for key, (entry,) in hub.items()}
+    mlx: Table = {key: (Entry(entry.stored, by_head),) for key, (entry,) in hub.items()}
     table = either(hub, mlx) | {f"{_MIXER}bonus": (Entry(f"{_ATTENTION}r_k", by_head),)}
     mixes = {name: Entry(f"{_ATTENTION}x_{_LETTERS[name]}", (Reshaped((1, 1, dim)),)) for name in MIXED}
     return table | {f"{_MIXER}mix_{name}": (entry,) for name, entry in mixes.items()}

@@ -1,7 +1,7 @@
 """The blocks of RWKV-7 (Peng et al. 2025, arXiv 2503.14456): time mixing and channel mixing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -45,7 +45,8 @@ class TimeMixBlock(Module):
         blended = self._blend(v, self.value(v), step)
         raw = (self.receptance(r), self._low_rank("decay", w, mx.tanh), self.key(k), blended)
         y = run(self._recurrence, (*raw, self._low_rank("rate", a)), caches[1:])
-        return self.output(y * self._low_rank("gate", g, mx.sigmoid))
+        out: mx.array = self.output(y * self._low_rank("gate", g, mx.sigmoid))
+        return out
 
     def _blend(self, mixed: mx.array, value: mx.array, step: Step) -> mx.array:
         """Values (B, L, D), in part the first layer's."""
@@ -55,9 +56,13 @@ class TimeMixBlock(Module):
         share = mx.sigmoid(self._low_rank("blend", mixed))
         return value + (step.shared["rwkv.value"] - value) * share
 
-    def _low_rank(self, name: str, x: mx.array, between: object = None) -> mx.array:
-        y = self[f"{name}_down"](x)
-        return self[f"{name}_up"](between(y) if callable(between) else y)
+    def _low_rank(
+        self, name: str, x: mx.array, between: Callable[[mx.array], mx.array] | None = None
+    ) -> mx.array:
+        """(B, L, D) through the two matrices of one of the small networks, and what stands between them."""
+        inner = self[f"{name}_down"](x)
+        out: mx.array = self[f"{name}_up"](between(inner) if between is not None else inner)
+        return out
 
     def _recurrence(self, inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:
         """Outputs (B, L, D) before the gate."""

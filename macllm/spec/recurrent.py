@@ -52,7 +52,7 @@ class GatedDelta:
     key_dim: int  # of a head
     value_dim: int
     width: int  # tokens that the convolution of queries, keys and values sees
-    norm: Norm = Norm()
+    norm: Norm  # of each head's output
     beta_scale: float = 1.0  # 2: what a key maps to may be turned around (arXiv 2411.12537)
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:

@@ -141,9 +141,17 @@ def _two_biases(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config[key] for key, name in own.items() if key in config}
 
 
+def _interval(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How often a layer of Qwen3-Next is one of attention, for a list of all layers."""
+    kinds = config.get("layer_types") or ()
+    every = kinds.index("full_attention") + 1 if "full_attention" in kinds else 0
+    return {"full_attention_interval": every} if every and _follows(kinds, every) else {}
+
+
 _OLDER_KEYS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "exaone4": _letters,
     "internlm3": _two_biases,
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _interval),
 }
 
 

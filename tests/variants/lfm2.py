@@ -57,3 +57,5 @@ VARIANTS: dict[str, Any] = {
     "lfm2-moe-many": {**MOE, "num_experts": 64, "use_expert_bias": False, "routed_scaling_factor": 1.5},
     "lfm2-moe-raw-weights": {**MOE, "norm_topk_prob": False, "conv_bias": True, "tie_embedding": False},
 }
+
+BEYOND_MLX_LM = dict.fromkeys(("lfm2-as-stated", "lfm2-moe-raw-weights"), "heads are tied")

@@ -17,13 +17,13 @@ _EXPERTS = {
     "num_experts": 8,
     "num_experts_per_tok": 3,
 }
-NEXT = {**_DELTA, **_EXPERTS}
+NEXT = {**_DELTA, **_EXPERTS, "rope_theta": 10_000_000, "partial_rotary_factor": 0.25}
 LINEAR, FULL = "linear_attention", "full_attention"
 
 VARIANTS: dict[str, Any] = {
     "qwen3-next": (
         "qwen3_next",
-        {**NEXT, "attn_output_gate": True, "rope_theta": 10_000_000, "partial_rotary_factor": 0.25},
+        {**NEXT, "attn_output_gate": True},
     ),
     "qwen3-next-tied": (
         "qwen3_next",
@@ -68,5 +68,12 @@ VARIANTS: dict[str, Any] = {
     "qwen3-5-moe-many": (
         "qwen3_5_moe_text",
         {**_DELTA, **_EXPERTS, "num_experts": 50, "attention_bias": True},
+    ),
+}
+
+BEYOND_MLX_LM = {
+    "qwen3-next-some-dense": "kinds of layers by their number only",
+    **dict.fromkeys(
+        ("qwen3-5", "qwen3-5-tied", "qwen3-5-moe", "qwen3-5-moe-many"), "no class of the text model's name"
     ),
 }
