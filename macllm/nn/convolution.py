@@ -35,8 +35,9 @@ class CausalConvolution(Module):
             y = y + self.bias
         if self._activate is not None:
             y = self._activate(y)
+        tail = inputs[:, length:]
         # a copy: a view would hold all the inputs in memory
-        return y, mx.contiguous(inputs[:, length:])
+        return y, mx.contiguous(tail) if length > 1 else tail
 
 
 def kernel(inputs: mx.array, weight: mx.array) -> mx.array:

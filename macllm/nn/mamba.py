@@ -10,7 +10,7 @@ from macllm.nn.compiled import compiled
 from macllm.nn.convolution import CausalConvolution
 from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
-from macllm.nn.selective_scan import Inputs, scan
+from macllm.nn.selective_scan import Inputs, rates_of, scan
 from macllm.nn.state_cache import StateCache, States, run
 from macllm.nn.step import Step
 from macllm.spec import Mamba
@@ -34,7 +34,7 @@ class MambaBlock(Module):
         self.dt_bias = parameters.vector(f"{prefix}.dt_bias", wide=True)
         self.A_log = parameters.vector(f"{prefix}.A_log", wide=True)
         self.D = parameters.vector(f"{prefix}.D", wide=True)
-        self._rates = -mx.exp(self.A_log)  # (I, N)
+        self._rates = rates_of(self.A_log)  # (I, N)
         mx.eval(self._rates)
         self._gate = gate_function("silu")
 

@@ -29,8 +29,13 @@ class Inputs:
     dt: mx.array  # (B, L, I), in float32
     b: mx.array  # (B, L, N)
     c: mx.array  # (B, L, N)
-    a: mx.array  # (I, N), below 0
+    rates: mx.array  # (I, N), of :func:`rates_of`
     d: mx.array  # (I,)
+
+
+def rates_of(a_log: mx.array) -> mx.array:
+    """How fast states fade, from the logarithms that models hold: ``-exp(a_log)``, in base two where that is faster."""
+    return -mx.exp(a_log) * LOG2_E if slow_exponential() else -mx.exp(a_log)
 
 
 def scan(inputs: Inputs, state: mx.array | None, chunk: int | None = None) -> tuple[mx.array, mx.array]:
@@ -38,24 +43,28 @@ def scan(inputs: Inputs, state: mx.array | None, chunk: int | None = None) -> tu
     batch, length, channels = inputs.x.shape
     if state is None:
         state = mx.zeros((batch, channels, inputs.b.shape[-1]))
-    rates = inputs.a * LOG2_E if slow_exponential() else inputs.a
     if length == 1:
-        x, b, c = (array[:, 0].astype(mx.float32) for array in (inputs.x, inputs.b, inputs.c))
-        dt = inputs.dt[:, 0, :, None]
-        state = compiled(_advanced)(state, dt, rates, x[..., None], b[:, None])
-        return ((state @ c[..., None]).squeeze(-1) + x * inputs.d)[:, None], state
+        return _single(inputs, state)
     chunk = chunk or max(_FEWEST, math.isqrt(length))
     count = -(-length // chunk)
     size = -(-length // count)  # chunks of one size, with the least padding
     x, dt, b, c = (
         _cut(array.astype(mx.float32), count, size) for array in (inputs.x, inputs.dt, inputs.b, inputs.c)
     )
-    starts = _starts(state, x[:, :-1], dt[:, :-1], b[:, :-1], rates) if count > 1 else state[:, None]
+    starts = _starts(state, x[:, :-1], dt[:, :-1], b[:, :-1], inputs.rates) if count > 1 else state[:, None]
     seen = []
-    for token, states in enumerate(_sweep(starts, x, dt, b, rates)):
+    for token, states in enumerate(_sweep(starts, x, dt, b, inputs.rates)):
         seen.append((states @ c[:, :, token, :, None]).squeeze(-1))  # (B, n, I)
     y = mx.stack(seen, axis=2) + x * inputs.d
     return y.reshape(batch, -1, channels)[:, :length], states[:, -1]
+
+
+def _single(inputs: Inputs, state: mx.array) -> tuple[mx.array, mx.array]:
+    batch, _, channels = inputs.x.shape
+    x, dt = inputs.x.reshape(batch, channels, 1), inputs.dt.reshape(batch, channels, 1)
+    state = compiled(_advanced)(state, dt, inputs.rates, x, inputs.b)
+    y = state @ inputs.c.astype(mx.float32).swapaxes(1, 2)  # (B, I, 1)
+    return y.reshape(batch, 1, channels) + inputs.x * inputs.d, state
 
 
 def _starts(state: mx.array, x: mx.array, dt: mx.array, b: mx.array, rates: mx.array) -> mx.array:
