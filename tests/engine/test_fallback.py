@@ -20,21 +20,22 @@ PROMPT = tiny.tokens(15, seed=4)
 
 
 @pytest.fixture(scope="module")
-def phi_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def foreign_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of a family that macllm does not have itself."""
-    folder = tmp_path_factory.mktemp("phi")
+    folder = tmp_path_factory.mktemp("nemotron")
     torch.manual_seed(0)
-    config = AutoConfig.for_model("phi3", **tiny.BASE, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = AutoConfig.for_model("nemotron", **tiny.BASE, head_dim=8, pad_token_id=0, bos_token_id=1)
     AutoModelForCausalLM.from_config(config).to(torch.float32).save_pretrained(folder)
     values = json.loads((folder / "config.json").read_text())
-    values |= {"rope_theta": 10000.0, "rope_scaling": None}  # mlx-lm reads the keys that repositories carry
+    # mlx-lm reads the keys that repositories carry
+    values |= {"rope_theta": 10000.0, "partial_rotary_factor": 0.5, "rope_scaling": None}
     (folder / "config.json").write_text(json.dumps(values))
     return folder
 
 
 @pytest.fixture(scope="module")
-def phi(phi_folder: Path) -> Loaded:
-    return load_model(phi_folder, dtype="float32")
+def foreign(foreign_folder: Path) -> Loaded:
+    return load_model(foreign_folder, dtype="float32")
 
 
 def greedy(loaded: Loaded, prompt: list[int], session: Session | None = None) -> list[int]:
@@ -43,13 +44,13 @@ def greedy(loaded: Loaded, prompt: list[int], session: Session | None = None) ->
     return [event.id for event in events if isinstance(event, Token)]
 
 
-def test_it_is_named_as_not_native(phi: Loaded) -> None:
-    assert phi.spec is None
+def test_it_is_named_as_not_native(foreign: Loaded) -> None:
+    assert foreign.spec is None
 
 
-def test_its_load_can_be_watched_and_stopped(phi_folder: Path) -> None:
+def test_its_load_can_be_watched_and_stopped(foreign_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
-    load_model(phi_folder, dtype="float32", progress=lambda done, total: seen.append((done, total)))
+    load_model(foreign_folder, dtype="float32", progress=lambda done, total: seen.append((done, total)))
     assert len(seen) > 10 and seen == sorted(seen)
     assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] > 0
 
@@ -58,33 +59,33 @@ def test_its_load_can_be_watched_and_stopped(phi_folder: Path) -> None:
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        load_model(phi_folder, dtype="float32", progress=stop)
+        load_model(foreign_folder, dtype="float32", progress=stop)
 
 
-def test_greedy_text_equals_the_original(phi: Loaded, phi_folder: Path) -> None:
-    reference = AutoModelForCausalLM.from_pretrained(phi_folder, dtype=torch.float32).eval()
+def test_greedy_text_equals_the_original(foreign: Loaded, foreign_folder: Path) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(foreign_folder, dtype=torch.float32).eval()
     text = torch.tensor([PROMPT])
     for _ in range(8):
         with torch.no_grad():
             text = torch.cat([text, reference(text).logits[:, -1:].argmax(-1)], dim=1)
-    assert greedy(phi, PROMPT) == text[0, len(PROMPT) :].tolist()
+    assert greedy(foreign, PROMPT) == text[0, len(PROMPT) :].tolist()
 
 
-def test_its_session_rewinds_and_continues(phi: Loaded) -> None:
-    session = Session(phi.model)
-    greedy(phi, PROMPT, session)
+def test_its_session_rewinds_and_continues(foreign: Loaded) -> None:
+    session = Session(foreign.model)
+    greedy(foreign, PROMPT, session)
     edited = [*PROMPT[:6], 7, 8, 9]
     assert session.prepare(edited) == 6
-    assert greedy(phi, edited, session) == greedy(phi, edited)
+    assert greedy(foreign, edited, session) == greedy(foreign, edited)
 
 
-def test_prompt_logits_cover_every_position(phi: Loaded) -> None:
+def test_prompt_logits_cover_every_position(foreign: Loaded) -> None:
     parts: list[np.ndarray] = []
     options = Options(
         limits=Limits(max_tokens=0), logits=lambda part: parts.append(np.array(part)), all_logits=True
     )
-    list(generate(phi, Session(phi.model), PROMPT, options))
-    assert np.concatenate(parts).shape == (len(PROMPT), phi.vocab)
+    list(generate(foreign, Session(foreign.model), PROMPT, options))
+    assert np.concatenate(parts).shape == (len(PROMPT), foreign.vocab)
 
 
 def test_a_multimodal_config_keeps_the_text_models_facts_in_a_part(tmp_path: Path) -> None:
@@ -105,17 +106,17 @@ def test_a_multimodal_config_keeps_the_text_models_facts_in_a_part(tmp_path: Pat
     assert len(greedy(loaded, PROMPT)) == 8
 
 
-def test_weights_under_a_name_that_mlx_lm_does_not_read(phi_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text((phi_folder / "config.json").read_text())
-    (tmp_path / "weights.safetensors").write_bytes((phi_folder / "model.safetensors").read_bytes())
+def test_weights_under_a_name_that_mlx_lm_does_not_read(foreign_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((foreign_folder / "config.json").read_text())
+    (tmp_path / "weights.safetensors").write_bytes((foreign_folder / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="mlx-lm cannot load it"):
         load_model(tmp_path)
 
 
-def test_code_in_the_folder_is_not_run(phi_folder: Path, tmp_path: Path) -> None:
-    config = json.loads((phi_folder / "config.json").read_text()) | {"model_file": "model.py"}
+def test_code_in_the_folder_is_not_run(foreign_folder: Path, tmp_path: Path) -> None:
+    config = json.loads((foreign_folder / "config.json").read_text()) | {"model_file": "model.py"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes((phi_folder / "model.safetensors").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((foreign_folder / "model.safetensors").read_bytes())
     (tmp_path / "model.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(CheckpointError):
         load_model(tmp_path)
@@ -128,9 +129,9 @@ def test_an_architecture_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_truncated_weights_are_named(phi_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text((phi_folder / "config.json").read_text())
-    weights = (phi_folder / "model.safetensors").read_bytes()
+def test_truncated_weights_are_named(foreign_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((foreign_folder / "config.json").read_text())
+    weights = (foreign_folder / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(CheckpointError, match="ends inside tensor"):
         load_model(tmp_path)

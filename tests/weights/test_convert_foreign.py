@@ -21,12 +21,12 @@ SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stablelm")
+    folder = tmp_path_factory.mktemp("nemotron")
     torch.manual_seed(0)
-    made = AutoConfig.for_model("stablelm", **tiny.BASE | SIZES | {"num_key_value_heads": 4})
+    made = AutoConfig.for_model("nemotron", **tiny.BASE | SIZES | {"num_key_value_heads": 4, "head_dim": 32})
     AutoModelForCausalLM.from_config(made).to(torch.float32).save_pretrained(folder)
     values = json.loads((folder / "config.json").read_text())
-    values |= {"rope_theta": 10000.0, "partial_rotary_factor": 0.25}
+    values |= {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}
     (folder / "config.json").write_text(json.dumps(values))
     (folder / "LICENSE").write_text("theirs")
     return folder
@@ -40,7 +40,7 @@ def test_it_is_quantized_as_mlx_lm_does(target: Target, source: Path, tmp_path: 
     done = convert(source, tmp_path / "out", target, events.append)
     assert config(done.path)["quantization"]["mode"] == target.base.mode
     assert config(done.path)["quantization"]["group_size"] == target.base.group_size
-    assert len(done.quantized) == 2 * 7 + 2
+    assert len(done.quantized) == 2 * 6 + 2
     assert tiny.difference(mlx_lm_logits(done.path), mlx_lm_logits(source)) < 1.0
     assert (done.path / "LICENSE").read_text() == "theirs"
     assert isinstance(events[0], Planned)
