@@ -9,6 +9,7 @@ from macllm.spec import (
     ChannelMix,
     GatedDelta,
     LatentAttention,
+    LatentMoE,
     Layer,
     LinearScaling,
     Llama3Scaling,
@@ -19,6 +20,7 @@ from macllm.spec import (
     ParallelMixers,
     Rope,
     ShortConv,
+    SparseMixer,
     State,
     TimeMix,
     YarnScaling,
@@ -187,6 +189,24 @@ def _moe(channel: MoE) -> Iterable[str]:
         yield f"a shared one of {channel.shared.hidden:,}"
 
 
+def _latent_moe(channel: LatentMoE) -> Iterable[str]:
+    first, *rest = _moe(channel)
+    yield first
+    yield f"in a space of {channel.latent:,}"
+    yield from rest
+
+
+def _time_mix(mixer: TimeMix) -> Iterable[str]:
+    yield f"{mixer.heads} heads of {mixer.head_dim}"
+    yield _state(mixer)
+
+
+def _channel_mix(channel: ChannelMix) -> Iterable[str]:
+    yield f"{channel.dim:,} → {channel.hidden:,} → {channel.dim:,}"
+    yield "relu²"
+    yield "the last 2 tokens"
+
+
 def _activation(name: str, gated: bool) -> str:
     plain = {"gelu_tanh": "gelu", "clamped_swiglu": "clamped silu", "relu2": "relu²"}.get(name, name)
     return f"{plain}-gated" if gated else plain
@@ -209,4 +229,8 @@ _BLOCKS: dict[type, tuple[str, Words]] = {
     ParallelMixers: ("side by side", _parallel),
     MLP: ("mlp", _mlp),
     MoE: ("experts", _moe),
+    LatentMoE: ("experts", _latent_moe),
+    SparseMixer: ("experts", _moe),
+    TimeMix: ("time mixing", _time_mix),
+    ChannelMix: ("channel mixing", _channel_mix),
 }

@@ -58,6 +58,26 @@ def catalogue() -> str:
     return "\n".join([NOTE, "# Catalogue\n", "`macllm pull NAME` fetches one.\n", head, *rows]) + "\n"
 
 
+def families() -> str:
+    """``docs/families.md``: the architectures that macllm runs itself, and of which blocks."""
+    from macllm.describe import block_names
+    from macllm.families import spec_from_config
+    from macllm.families.registry import FAMILIES
+    from macllm.families.tiny import tiny_config
+
+    rows = []
+    for model_type in sorted(FAMILIES):
+        what = (FAMILIES[model_type].__doc__ or "").strip().splitlines()[0]
+        blocks = ", ".join(block_names(spec_from_config(tiny_config(model_type))))
+        rows.append(f"| `{model_type}` | {what.removesuffix('.')} | {blocks} |")
+    note = (
+        "By the `model_type` of a model's `config.json`. `macllm families` shows these and what runs through mlx-lm's\n"
+        "classes; `macllm families --check NAME` compares one with its original.\n"
+    )
+    head = "| model type | what it is | blocks |\n| --- | --- | --- |"
+    return "\n".join([NOTE, "# Architectures\n", note, head, *rows]) + "\n"
+
+
 def keys() -> str:
     """``docs/keys.md``: everything the chat can do, from the table that the app itself is made from."""
     from macllm_tui.actions import ACTIONS
@@ -115,7 +135,12 @@ PICTURES: dict[str, Picture] = {
     "models.svg": ModelsPicture(_TRAINING, (120, 30)),
     "finetune.svg": Picture(_TRAINING, (120, 32)),
 }
-PAGES: dict[str, Callable[[], str]] = {"commands.md": commands, "catalogue.md": catalogue, "keys.md": keys}
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands,
+    "catalogue.md": catalogue,
+    "families.md": families,
+    "keys.md": keys,
+}
 
 
 async def _models_screen(picture: Picture) -> str:

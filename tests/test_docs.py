@@ -34,7 +34,7 @@ def docs() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["commands.md", "catalogue.md", "keys.md"])
+@pytest.mark.parametrize("name", ["commands.md", "catalogue.md", "families.md", "keys.md"])
 def test_generated_pages_are_up_to_date(docs: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     expected = docs.PAGES[name]()
@@ -54,6 +54,16 @@ def test_every_picture_is_shown_and_checked(docs: ModuleType) -> None:
     assert drawn == set(docs.PICTURES) == set(PICTURES)
     pages = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert {name for name in drawn if f"{name})" not in pages} == set()
+
+
+def test_the_example_of_a_family_is_one() -> None:
+    page = (ROOT / "docs" / "adding-a-family.md").read_text()
+    families = ROOT / "macllm" / "families"
+    code, line = (re.search(rf"```{kind}\n(.*?)\n```", page, re.S) for kind in ("python", "json"))
+    assert code is not None
+    assert line is not None
+    assert code[1] in (families / "mixtral.py").read_text()
+    assert line[1] in (families / "tiny.json").read_text()
 
 
 def test_recordings_tell_nothing_of_the_machine_that_made_them(docs: ModuleType, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def header(found: "Explanation") -> list[str]:
         "context {}": found.max_context and f"{found.max_context:,}",
         "{} of weights": found.weight_bytes and size(found.weight_bytes),
         "{} of KV cache a token": found.kv_bytes_per_token and size(found.kv_bytes_per_token),
-        "{} of state": found.state_bytes and size(found.state_bytes),
+        "{} of state": size(found.state_bytes) if found.state_bytes else None,
     }
     words = ", ".join(text.format(value) for text, value in facts.items() if value is not None)
     return [
