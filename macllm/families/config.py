@@ -77,8 +77,8 @@ class Config:
 
     @property
     def read(self) -> frozenset[str]:
-        """The keys that were looked at, whether they are there or not."""
-        return frozenset(self._read)
+        """The keys that were looked at, whether they are there or not; of two names for one the family's own."""
+        return frozenset(self._read - set(self._other_names))
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or ``default`` where the key is missing or null."""

@@ -148,8 +148,24 @@ def _interval(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"full_attention_interval": every} if every and _follows(kinds, every) else {}
 
 
+def _rotary_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """GPT-NeoX's own names of rope's settings."""
+    own = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+    return {name: config[key] for key, name in own.items() if key in config}
+
+
+def _global_heads(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Heads of Gemma 4's full layers, where transformers 5 states those of each layer."""
+    layers = config.get("per_layer_config") or {}
+    found = next(iter(layers.values()), {})
+    names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
+    return {name: found[key] for key, name in names.items() if key in found}
+
+
 _OLDER_KEYS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "exaone4": _letters,
+    "gemma4_text": _global_heads,
+    "gpt_neox": _rotary_names,
     "internlm3": _two_biases,
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _interval),
 }
@@ -162,6 +178,8 @@ def _older_rope(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
     if "full_attention" not in parameters:
         return None if _nested(parameters) else _flat(parameters)
     local = parameters.get("sliding_attention", {})
+    if "partial_rotary_factor" in {**local, **parameters["full_attention"]}:
+        return None
     if local.get("rope_type", "default") != "default":
         return None
     older = _flat(parameters["full_attention"])
