@@ -68,3 +68,4 @@ VARIANTS: dict[str, Any] = {
     },
     "falcon-new-alibi": {**FALCON_NEW, "alibi": True, "bias": True, "num_kv_heads": 3},
 }
+BEYOND_MLX_LM = dict.fromkeys(VARIANTS, "no class")

@@ -124,3 +124,23 @@ VARIANTS: dict[str, Any] = {
     ),
     "gemma4-untied": ("gemma4_text", {**GEMMA4, "tie_word_embeddings": False, "use_double_wide_mlp": False}),
 }
+_ROUNDED = "the embedding's scale is rounded to bfloat16"
+_BIASES = "no biases"
+BEYOND_MLX_LM = {
+    "gemma": "exact GELU",
+    "gemma-multi-query": "exact GELU",
+    "gemma-untied": "tied and without biases only",
+    "gemma2": "no windows",
+    "gemma2-layer-types": "no windows",
+    "gemma2-scores-capped": "always both caps",
+    "gemma2-logits-capped": "always both caps",
+    "gemma2-biases": _BIASES,
+    "gemma3": _ROUNDED,
+    "gemma3-wide-window": "no model without a full layer",
+    "gemma3-layer-types": "no model whose last layers slide",
+    "gemma3-pattern": _ROUNDED,
+    "gemma3-linear-rope": _ROUNDED,
+    "gemma3-biases": _BIASES,
+    **dict.fromkeys((name for name in VARIANTS if name.startswith("gemma3n")), "a multimodal config only"),
+    "gemma4-keys-are-values": _BIASES,
+}

@@ -25,3 +25,9 @@ VARIANTS: dict[str, Any] = {
     },
     "gpt2-unscaled": {**GPT2, "scale_attn_weights": False, "activation_function": "silu"},
 }
+BEYOND_MLX_LM = {
+    "gpt2-odd-heads": "one width of the feed-forward block only",
+    "gpt2-untied": "tied only",
+    "gpt2-scaled-by-depth": "one activation, no scale by depth",
+    "gpt2-unscaled": "one activation, always scaled",
+}

@@ -23,3 +23,10 @@ VARIANTS: dict[str, Any] = {
     "gpt-neox-no-biases": {**NEOX, "attention_bias": False, "num_attention_heads": 3},
     "gpt-neox-linear-rope": {**NEOX, "rope_scaling": {"type": "linear", "factor": 2.0}, "hidden_act": "relu"},
 }
+BEYOND_MLX_LM = {
+    "gpt-neox": "GELU always by its tanh form",
+    "gpt-neox-whole-rope": "GELU always by its tanh form",
+    "gpt-neox-half-rope-tied": "untied only",
+    "gpt-neox-no-biases": "with biases only",
+    "gpt-neox-linear-rope": "no scaling of rope, one activation",
+}
