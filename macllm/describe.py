@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from macllm.families.custom.altup import AltUpLayer
+from macllm.families.custom.side import ExpertsBeside, SideLayer, SparseMLP
 from macllm.spec import (
     MLP,
     Attention,
@@ -64,6 +66,14 @@ def layer_label(layer: Layer) -> str:
     return f"{name}, experts" if isinstance(channel, MoE) else name
 
 
+def beside_words(layer: Layer) -> Iterable[tuple[str, str]]:
+    """What a layer has beside mixer and channel block: name and words."""
+    if isinstance(layer, SideLayer) and layer.side is not None:
+        yield "layer input ─ norm", f"{layer.side} values a token, gelu-gated"
+    if isinstance(layer, AltUpLayer):
+        yield "altup", f"{layer.streams} states a token, one computed, beside it a rank of {layer.laurel}"
+
+
 def rope_words(rope: Rope) -> str:
     """Base and scaling."""
     match rope.scaling:
@@ -98,8 +108,14 @@ def _attention(mixer: Attention) -> Iterable[str]:
         yield "ALiBi"
     else:
         yield "no positions"
+    if mixer.source is not None:
+        yield f"keys and values of layer {mixer.source}"
+    elif mixer.values_are_keys:
+        yield "keys for values"
     if mixer.qk_norm is not None:
         yield "norms on q and k"
+    if mixer.value_norm is not None and mixer.source is None:
+        yield "a norm on v"
     if mixer.bias:
         yield "biases on q, k, v and o" if mixer.out_bias else "biases on q, k and v"
     yield from (
@@ -176,6 +192,11 @@ def _mlp(channel: MLP) -> Iterable[str]:
         yield "norm before down"
 
 
+def _sparse_mlp(channel: SparseMLP) -> Iterable[str]:
+    yield from _mlp(channel)
+    yield f"without the lowest {channel.sparsity:.0%} of gates"
+
+
 def _moe(channel: MoE) -> Iterable[str]:
     yield f"{channel.top_k} of {channel.experts} experts"
     yield f"each {channel.dim:,} → {channel.hidden:,} → {channel.dim:,}"
@@ -229,6 +250,8 @@ _BLOCKS: dict[type, tuple[str, Words]] = {
     ParallelMixers: ("side by side", _parallel),
     MLP: ("mlp", _mlp),
     MoE: ("experts", _moe),
+    SparseMLP: ("mlp", _sparse_mlp),
+    ExpertsBeside: ("experts", _moe),
     LatentMoE: ("experts", _latent_moe),
     SparseMixer: ("experts", _moe),
     TimeMix: ("time mixing", _time_mix),

@@ -151,13 +151,14 @@ def diagram(spec: "ModelSpec") -> list[str]:
 
 
 def _block(layer: "Layer") -> Iterator[str]:
-    from macllm.describe import block_name, block_words
+    from macllm.describe import beside_words, block_name, block_words
 
     blocks = [(name, block) for name, block in (("mixer", layer.mixer), ("channel", layer.channel)) if block]
-    heads = [_head(layer, name, block_name(block)) for name, block in blocks]
-    width = max(map(len, heads)) + 2
-    for head, (_, block) in zip(heads, blocks, strict=True):
-        yield from _wrapped(head.ljust(width), block_words(block), break_at=", ", margin="    │")
+    rows = [(_head(layer, name, block_name(block)), block_words(block)) for name, block in blocks]
+    rows += [(f"    ├─ {name}", words) for name, words in beside_words(layer)]
+    width = max(len(head) for head, _ in rows) + 2
+    for head, words in rows:
+        yield from _wrapped(head.ljust(width), words, break_at=", ", margin="    │")
 
 
 def _head(layer: "Layer", which: str, name: str) -> str:
