@@ -157,7 +157,7 @@ def _rotary_names(config: Mapping[str, Any]) -> dict[str, Any]:
 def _global_heads(config: Mapping[str, Any]) -> dict[str, Any]:
     """Heads of Gemma 4's full layers, where transformers 5 states those of each layer."""
     layers = config.get("per_layer_config") or {}
-    found = next(iter(layers.values()), {})
+    found: Mapping[str, Any] = next(iter(layers.values()), {})
     names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
     return {name: found[key] for key, name in names.items() if key in found}
 
