@@ -166,21 +166,10 @@ def _short_conv(mixer: ShortConv) -> Iterable[str]:
 
 
 def _parallel(block: ParallelMixers) -> Iterable[str]:
-    yield "side by side"
     for _, mixer in block.mixers:
-        yield f"{block_name(mixer)} ({block_words(mixer).replace(', ', '; ')})"
-
-
-def _time_mix(mixer: TimeMix) -> Iterable[str]:
-    yield f"{mixer.heads} heads of {mixer.head_dim}"
-    yield "each token mixed with the one before"
-    yield _state(mixer)
-
-
-def _channel_mix(channel: ChannelMix) -> Iterable[str]:
-    yield f"{channel.dim:,} → {channel.hidden:,} → {channel.dim:,}"
-    yield _activation("relu2", False)
-    yield "each token mixed with the one before"
+        first, *rest = _BLOCKS[type(mixer)][1](mixer)
+        yield f"{block_name(mixer)}: {first}"
+        yield from rest
 
 
 def _mlp(channel: MLP) -> Iterable[str]:
