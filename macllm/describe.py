@@ -102,8 +102,9 @@ def _attention(mixer: Attention) -> Iterable[str]:
     else:
         yield "all tokens"
     if mixer.rope is not None:
-        share = mixer.rope.dims / mixer.head_dim
-        yield rope_words(mixer.rope) + ("" if share == 1 else f" on {share:.0%} of a head")
+        yield rope_words(mixer.rope)
+        if mixer.rope.dims < mixer.head_dim:
+            yield f"{mixer.rope.dims / mixer.head_dim:.0%} of a head turn"
     elif mixer.slopes is not None:
         yield "ALiBi"
     else:
@@ -183,7 +184,8 @@ def _mlp(channel: MLP) -> Iterable[str]:
 
 def _sparse_mlp(channel: SparseMLP) -> Iterable[str]:
     yield from _mlp(channel)
-    yield f"without the lowest {channel.sparsity:.0%} of gates"
+    if channel.sparsity:
+        yield f"without the lowest {channel.sparsity:.0%} of gates"
 
 
 def _moe(channel: MoE) -> Iterable[str]:

@@ -54,7 +54,8 @@ def nemotron_h(c: Config) -> ModelSpec:
     """Nemotron-H (arXiv 2504.03624) and Nemotron 3: each layer is Mamba 2, attention, feed-forward or experts."""
     c.where_missing(num_key_value_heads=8, head_dim=c.get("attention_head_dim", 128), mlp_hidden_act="relu2")
     c.also_named(**_OLDER_KEYS)
-    for key in (*_HARMLESS, *_EXPERT_KEYS):
+    # rms_norm_eps stands in real configs beside the epsilon that the original reads
+    for key in (*_HARMLESS, *_EXPERT_KEYS, "rms_norm_eps"):
         c.get(key)
     read_harmless(c)
     c.only("attention_bias", [False], False)

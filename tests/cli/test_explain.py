@@ -300,7 +300,10 @@ def test_layers_are_folded_into_runs(tmp_path: Path, run: Run) -> None:
     assert "times 33.94, also the head" in text
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.json")))
+# without those of a quantization that is refused by name
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in CONFIGS.glob("*.json") if '"fp8"' not in path.read_text())
+)
 def test_text_fits_eighty_columns(name: str, tmp_path: Path, run: Run) -> None:
     for words in ([], ["--context", "1000"]):
         assert max(map(len, run(real(tmp_path, name), *words).splitlines())) <= 80
