@@ -39,9 +39,9 @@ def phi(c: Config) -> ModelSpec:
 def phi3(c: Config) -> ModelSpec:
     """Phi 3, 3.5 and 4: Llama with fused projections; LongRoPE where the context is long."""
     c.get("original_max_position_embeddings")
-    window = c.get("sliding_window")
-    mixer = attention(c, partial=1.0)
-    if window is not None:
+    mixer, context = attention(c, partial=1.0), c.integer("max_position_embeddings")
+    # the 128k models state one that no context reaches: a cache of all tokens is the same, and grows faster
+    if c.get("sliding_window") is not None and c.integer("sliding_window") < context:
         mixer = replace(mixer, window=c.integer("sliding_window"))
     layer = Layer(mixer, mlp(c), norm=rms_norm(c, default=1e-5))
     return model(c, [layer] * c.integer("num_hidden_layers"), table=_PHI3)

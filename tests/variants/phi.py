@@ -27,6 +27,7 @@ VARIANTS: dict[str, Any] = {
     "phi-all-turns": ("phi", {**LAYER_NORM, "partial_rotary_factor": 1.0}),
     "phi3": ("phi3", SMALL),
     "phi3-window": ("phi3", {**SMALL, "sliding_window": 7, "num_key_value_heads": 6}),
+    "phi3-endless-window": ("phi3", {**SMALL, "sliding_window": 512}),
     "phi3-partial-tied": ("phi3", {**SMALL, "partial_rotary_factor": 0.75, "tie_word_embeddings": True}),
     "phi3-longrope-short": (
         "phi3",
