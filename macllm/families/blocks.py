@@ -101,8 +101,11 @@ def moe(
     **fields: Any,
 ) -> MoE:
     """Experts with the family's activation; ``fields`` say how the router scores and chooses."""
-    if c.get(experts_key) is None and c.get("num_local_experts") is not None:
-        experts_key = "num_local_experts"  # as transformers 5 saves it for some
+    other = "num_local_experts"  # as transformers 5 saves it for some
+    if experts_key == "num_experts" and (saved := c.get(other)) is not None:
+        if c.get(experts_key, saved) != saved:
+            raise c.unsupported(other, saved, f"{experts_key}={c.get(experts_key)!r}")
+        experts_key = other
     experts, top_k = c.integer(experts_key), c.integer("num_experts_per_tok")
     if top_k > experts:
         raise c.unsupported("num_experts_per_tok", top_k, f"at most {experts_key}={experts}")

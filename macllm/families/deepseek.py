@@ -10,10 +10,8 @@ from macllm.families.names import Table, either, renamed
 from macllm.families.registry import family
 from macllm.spec import (
     MLP,
-    DynamicScaling,
     LatentAttention,
     Layer,
-    LongScaling,
     ModelSpec,
     MoE,
     Norm,
@@ -123,8 +121,6 @@ def latent_attention(c: Config) -> LatentAttention:
     c.get("qk_head_dim")
     interleaved = c.flag("rope_interleave", True)
     rope = c.rope(rope_dim, base=c.number("rope_theta", 10_000.0), interleaved=interleaved)
-    if isinstance(rope.scaling, LongScaling | DynamicScaling):
-        raise c.unsupported("rope_type", type(rope.scaling).__name__, "a scaling for sequences of any length")
     scale = (nope_dim + rope_dim) ** -0.5
     if isinstance(rope.scaling, YarnScaling):
         scale *= rope.scaling.score_factor

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 from macllm.families.blocks import attention, layer_kinds, model, moe, rms_norm
 from macllm.families.config import Config
-from macllm.families.names import Table, renamed
+from macllm.families.names import Table, alternatives, either, renamed, stacked_experts, whole_experts
 from macllm.families.registry import family
 from macllm.spec import Layer, ModelSpec
-from macllm.spec.names import Entry, Operation, Rows, Transposed
 
 _CONTEXT = 4096  # before YaRN
 _YARN = {
@@ -18,8 +17,7 @@ _YARN = {
     "truncate": False,
     "original_max_position_embeddings": _CONTEXT,
 }
-_KEYS = "layers.{i}.channel.experts."
-_EXPERTS = "model.layers.{i}.mlp.experts."
+_EXPERTS = "model.layers.{i}.mlp.experts"
 
 
 @family("gpt_oss")
@@ -52,26 +50,11 @@ def gpt_oss(c: Config) -> ModelSpec:
 
 
 def _names(hidden: int) -> Table:
-    """Rows of gate and up in turns; on the hub whole and transposed, or in MXFP4 (blocks and their scales)."""
-    pair = (f"{_KEYS}gate", f"{_KEYS}up")
-    turns = Rows(groups=hidden)
-
-    def hub(keys: tuple[str, ...], stored: str, *operations: Operation) -> Entry:
-        return Entry(f"{_EXPERTS}{stored}", operations, "hub", keys)
-
-    def apart(key: str) -> Entry:
-        return Entry(f"{_EXPERTS}{key.removeprefix(_KEYS).replace('.', '_proj.')}", form="mlx")
-
-    table = renamed({"layers.{i}.channel.router": "model.layers.{i}.mlp.router"})
-    weights, biases = tuple(f"{key}.weight" for key in pair), tuple(f"{key}.bias" for key in pair)
-    for key in weights:
-        plain = hub(weights, "gate_up_proj", Transposed(), turns)
-        table[key] = (plain, hub(weights, "gate_up_proj_blocks", turns), apart(key))
-    for key in biases:
-        table[key] = (hub(biases, "gate_up_proj_bias", turns), apart(key))
-    down = f"{_KEYS}down"
-    table[f"{down}.weight"] = (
-        hub((), "down_proj", Transposed()), hub((), "down_proj_blocks"), apart(f"{down}.weight")
-    )  # fmt: skip
-    table[f"{down}.bias"] = (hub((), "down_proj_bias"), apart(f"{down}.bias"))
-    return table
+    """Rows of gate and up in turns, transposed where they are plain; published in MXFP4, as blocks and scales."""
+    hub = alternatives(
+        whole_experts(_EXPERTS, groups=hidden),
+        whole_experts(_EXPERTS, suffix="_blocks", groups=hidden, before=()),
+        whole_experts(_EXPERTS, kind="bias", suffix="_bias", groups=hidden, before=()),
+    )
+    mlx = stacked_experts(_EXPERTS) | stacked_experts(_EXPERTS, "bias")
+    return renamed({"layers.{i}.channel.router": "model.layers.{i}.mlp.router"}) | either(hub, mlx)

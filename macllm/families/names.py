@@ -91,6 +91,37 @@ def experts(hub: str, mlx: str, names: Mapping[str, str] | None = None) -> Table
     }
 
 
+def whole_experts(
+    path: str,
+    *,
+    kind: str = "weight",
+    suffix: str = "",
+    groups: int = 1,
+    before: Sequence[Operation] = (Transposed(),),
+) -> Table:
+    """Experts stored as a stack of gate and up together and one of down, under names of no ``kind``.
+
+    ``groups`` as in :func:`fused`: as many as gate has rows where they take turns.
+    """
+    gate, up, down = (f"{_LAYER}channel.experts.{name}.{kind}" for name in ("gate", "up", "down"))
+    last = (Entry(f"{path}.down_proj{suffix}", tuple(before)),)
+    return fused(f"{path}.gate_up_proj{suffix}", gate, up, groups=groups, before=before) | {down: last}
+
+
+def stacked_experts(path: str, kind: str = "weight") -> Table:
+    """Experts stored as three stacks, as by MLX's tools, in place of :func:`whole_experts`."""
+    return {
+        f"{_LAYER}channel.experts.{name}.{kind}": (Entry(f"{path}.{name}_proj.{kind}"),)
+        for name in ("gate", "up", "down")
+    }
+
+
+def alternatives(*tables: Table) -> Table:
+    """Modules that may be stored in one way or another."""
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return {key: tuple(entry for table in tables for entry in table.get(key, ())) for key in keys}
+
+
 def convolutions(modules: Mapping[str, str]) -> Table:
     """Keys of depthwise convolutions: kernels (C, 1, K) on the hub, as torch has them, (C, K, 1) by MLX's tools."""
     return {

@@ -133,6 +133,17 @@ class MoEBlock(Module):
         return self._activate(y) if self._activate is not None else y
 
 
+class InputScaledMoEBlock(MoEBlock):
+    """Experts whose weight is a factor of what goes in."""
+
+    def _mixed(self, rows: mx.array, index: mx.array, weights: mx.array) -> mx.array:
+        """The same, each choice with a row of its own."""
+        count, chosen = index.shape
+        scaled = rows[:, None] * weights[..., None].astype(rows.dtype)  # (T, k, D)
+        y = self._experts(scaled.reshape(count * chosen, -1), index.reshape(-1, 1))  # (T k, 1, D)
+        return y.reshape(count, chosen, -1).sum(axis=1)
+
+
 class LatentMoEBlock(MoEBlock):
     """Experts that work in a narrower space than the router and what is beside them."""
 

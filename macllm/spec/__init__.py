@@ -6,7 +6,7 @@ lay out the same tensors is data too (``macllm.spec.names``).
 """
 
 from macllm.spec.attention import Attention, LatentAttention, QKNorm, QueryScale
-from macllm.spec.channel import MLP, Activation, Channel, LatentMoE, MoE, SparseMixer
+from macllm.spec.channel import MLP, Activation, Channel, InputScaledMoE, LatentMoE, MoE, SparseMixer
 from macllm.spec.mamba import Mamba, Mamba2, ParallelMixers
 from macllm.spec.memory import CacheSpec, KeyValues, State, Tokens
 from macllm.spec.model import Frame, Layer, Mixer, ModelSpec, NormPlacement
@@ -38,6 +38,7 @@ __all__ = [
     "Entry",
     "Frame",
     "GatedDelta",
+    "InputScaledMoE",
     "KeyValues",
     "LatentAttention",
     "LatentMoE",
@@ -45,10 +46,10 @@ __all__ = [
     "LinearScaling",
     "Llama3Scaling",
     "LongScaling",
+    "LowRank",
     "Mamba",
     "Mamba2",
     "Mixer",
-    "LowRank",
     "MoE",
     "ModelSpec",
     "Names",

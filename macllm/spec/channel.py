@@ -144,4 +144,9 @@ class SparseMixer(MoE):
     jitter: float = 0.01
 
 
+@dataclass(frozen=True)
+class InputScaledMoE(MoE):
+    """Experts whose weight is a factor of what goes in, not of what comes out (Llama 4)."""
+
+
 Channel: TypeAlias = MLP | MoE | ChannelMix

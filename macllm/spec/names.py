@@ -96,6 +96,11 @@ class Decay:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """Stored nowhere: zeros."""
+
+
+@dataclass(frozen=True)
 class Each:
     """What was done to each of several tensors alone: the operations of the first, of the second, ..."""
 
@@ -114,6 +119,7 @@ Operation: TypeAlias = (
     | Reshaped
     | Scaled
     | Decay
+    | Absent
     | Each
 )
 

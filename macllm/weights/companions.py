@@ -8,7 +8,7 @@ from typing import Any
 
 from macllm.families import keys_read
 from macllm.quantization import QuantizationPlan
-from macllm.spec import Attention, Mamba, Mamba2, Mixer, ModelSpec
+from macllm.spec import Attention, Mamba, Mamba2, Mixer, ModelSpec, MoE
 from macllm.weights.model_files import ModelFiles
 
 # Copied from a folder as they are. Code is not: nothing is run from a model folder.
@@ -107,6 +107,13 @@ def _stated(spec: ModelSpec, mixers: Sequence[Mixer]) -> dict[str, Any]:
         stated["rope_theta"] = full.rope.base if full.rope is not None else None
         if full.rope is not None and full.rope.dims < full.head_dim:
             stated["partial_rotary_factor"] = full.rope.dims / full.head_dim
+    mixtures = [layer.channel for layer in spec.layers if isinstance(layer.channel, MoE)]
+    if mixtures:
+        shared = mixtures[0].shared
+        stated |= {
+            "num_experts": mixtures[0].experts,
+            "shared_intermediate_size": shared.hidden if shared is not None else 0,
+        }
     inner = [mixer.inner for mixer in mixers if isinstance(mixer, Mamba | Mamba2)]
     if inner:
         stated["intermediate_size"] = inner[0]  # where it is left out there is no feed-forward block

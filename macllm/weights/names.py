@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Stored
 from macllm.spec import ModelSpec
-from macllm.spec.names import Entry, Form, Joined, Names, Stack
+from macllm.spec.names import Absent, Entry, Form, Joined, Names, Stack
 from macllm.weights.operations import Relation
 
 _LAYER = re.compile(r"^layers\.(\d+)\.")
@@ -91,6 +91,8 @@ class Naming:
         keys = [key.replace("{i}", layer) + suffix for key in entry.keys] or [canonical]
         tensors = tuple(self._tensors[key] for key in keys if key in self._tensors)
         name = entry.stored.replace("{i}", layer) + suffix
+        if Absent() in entry.operations:
+            return Relation((), tensors, entry.operations)
         each: Iterable[object] = ()
         for operation in entry.operations:
             if isinstance(operation, Stack):

@@ -9,6 +9,7 @@ import mlx.core as mx
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Dense, Packed, Stored, concatenate, stack
 from macllm.spec.names import (
+    Absent,
     Decay,
     Each,
     HeadPairs,
@@ -72,6 +73,8 @@ class Relation:
                 whole = tensors[0].map(lambda a: a.reshape(heads, -1, a.shape[-1]))
                 keys, values = (whole.map(lambda a: a[:, :nope_dim]), whole.map(lambda a: a[:, nope_dim:]))
                 return [_transposed(keys), values]
+            case Absent():
+                return [Dense(mx.zeros(tensor.shape)) for tensor in self.canonical]
             case Each(own):
                 pairs = zip(self._apart(own), tensors, strict=True)
                 return [relation.load([tensor])[0] for relation, tensor in pairs]
@@ -89,8 +92,10 @@ class Relation:
                     tensors[0].rows(slice(end - count, end)) for count, end in zip(rows, ends, strict=True)
                 ]
             case LatentHeads():
-                keys, values = _transposed(tensors[0]), tensors[1]
+                keys, values = _transposed(tensors[0]), Dense(_values(tensors[1]))
                 return [concatenate([keys, values], axis=1).map(lambda a: a.flatten(0, 1))]
+            case Absent():
+                return []
             case Each(own):
                 pairs = zip(self._apart(own), tensors, strict=True)
                 return [relation.store([tensor])[0] for relation, tensor in pairs]

@@ -154,7 +154,8 @@ class Source:
 
     def _dtype_of(self, name: str) -> mx.Dtype:
         """The type a folder keeps a tensor in; of a packed one, that of its affine scales."""
-        stored = self.naming.stored(name)[0]
+        names = self.naming.stored(name)
+        stored = names[0] if names else self.naming.stored("norm.weight")[0]  # left out: as others are
         placement = self.checkpoint.placement(stored)
         if placement in _FILE_DTYPES:
             return _FILE_DTYPES[placement]

@@ -91,3 +91,9 @@ VARIANTS: dict[str, Any] = {
     "deepseek-v3-whole-queries": ("deepseek_v3", {**V3, "q_lora_rank": None, "rope_interleave": False}),
     "deepseek-v3-one-group": ("deepseek_v3", {**V3, "n_group": 1, "topk_group": 1, "attention_bias": True}),
 }
+
+BEYOND_MLX_LM = {
+    "deepseek-v2-biases": "needs a scaling of rope",
+    "deepseek-v2-many": "no tied head",
+    "deepseek-v3-whole-queries": "turns neighbours, whatever the config says",
+}

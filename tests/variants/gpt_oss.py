@@ -40,3 +40,7 @@ VARIANTS: dict[str, Any] = {
         {**EXPERTS, "rope_scaling": {**YARN, "truncate": True, "factor": 32.0}},
     ),
 }
+
+BEYOND_MLX_LM = {
+    "gpt-oss-layer-types": "biases whatever the config says, no tied head",
+}

@@ -13,3 +13,7 @@ VARIANTS: dict[str, Any] = {
         {**EXPERTS, "num_experts": 64, "num_experts_per_tok": 8, "tie_word_embeddings": True},
     ),
 }
+
+BEYOND_MLX_LM = {
+    "olmoe-clipped": "does not clip",
+}

@@ -25,3 +25,8 @@ VARIANTS: dict[str, Any] = {
         {**EXPERTS, **BIASES, "rope_scaling": LONG, "original_max_position_embeddings": 64},
     ),
 }
+
+BEYOND_MLX_LM = {
+    "phimoe-window": "biases whatever the config says",
+    "phimoe-short": "the long factors for short sequences too",
+}

@@ -40,3 +40,13 @@ VARIANTS: dict[str, Any] = {
         },
     ),
 }
+
+BEYOND_MLX_LM = {
+    "qwen2-moe-tied": "biases whatever the config says",
+    "qwen2-moe-some-layers": "experts in every layer",
+    "qwen2-moe-window": "no window",
+    "qwen2-moe-layer-types": "no window",
+    "qwen3-moe-not-renormalized": "no biases",
+    "qwen3-moe-window": "no window",
+    "qwen3-moe-yarn": "no scaling of rope",
+}
