@@ -86,7 +86,7 @@ PUBLISHED = {
 }
 # families of which no real config is here: other names, or near relatives, of ones above
 WITHOUT = set(
-    "apertus arcee falcon_mamba glm helium internlm3 kimi_k2 lfm2_moe mimo minimax ministral olmo_hybrid".split()
+    "apertus arcee bamba falcon_mamba glm helium internlm3 kimi_k2 lfm2_moe mimo minimax ministral olmo_hybrid".split()
 )
 # where the pages state rounded numbers only: what transformers' class comes to with the same config
 COMPUTED = {
