@@ -104,8 +104,9 @@ class AttentionBlock(Module):
         return self[norm](heads) if self.spec.qk_norm is not None and self.spec.qk_norm.after_rope else heads
 
     def _normalized(self, heads: mx.array) -> mx.array:
-        if self.spec.source is not None:
-            return self.q_norm(heads)
+        norm = self.spec.qk_norm
+        if self.spec.source is not None or (norm is not None and not norm.norm.weight):
+            return self.q_norm(heads)  # without weights it is the same for keys
         q, k = mx.split(heads, [self.spec.heads], axis=1)
         return mx.concatenate([self.q_norm(q), self.k_norm(k)], axis=1)
 
