@@ -1,11 +1,16 @@
-"""The models that are measured: a GGUF's weights as mlx-lm's folder, and a tiny random one."""
+"""The models that are measured: a GGUF's weights as mlx-lm's folder, and tiny random ones."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
+from macllm.nn.stored import Dense
+from macllm.spec.tensor import TensorSpec
 from macllm.weights import names
+from macllm.weights.companions import portable
 from macllm.weights.convert import convert
 from macllm.weights.model_files import ModelFiles
 from macllm.weights.plan import Target
@@ -36,13 +41,23 @@ def write_tiny_model(folder: Path, layers: int, width: int) -> None:
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
     }
+    write_random_model(folder, config)
+
+
+def write_random_model(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes a random float32 model without a tokenizer, in the form that mlx-lm reads and writes."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = ModelFiles(folder, config).spec
-    naming = names.hugging_face(spec)
     mx.random.seed(0)
-    weights = {
-        naming.stored(tensor.name)[0]: mx.random.normal(tensor.shape) * 0.05 + (len(tensor.shape) == 1)
-        for tensor in spec.tensors()
-    }
+    weights: dict[str, mx.array] = {}
+    for relation in names.hugging_face(spec, "mlx").relations():
+        stored = relation.store([Dense(_random(tensor)) for tensor in relation.canonical])
+        weights |= {name: one.array for name, one in zip(relation.stored, stored, strict=True)}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    text = json.dumps(portable(config, spec), indent=1)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def _random(tensor: TensorSpec) -> mx.array:
+    """Numbers near 0, of a vector near 1."""
+    return mx.random.normal(tensor.shape) * 0.05 + (len(tensor.shape) == 1)

@@ -22,7 +22,10 @@ def serve(handlers: Mapping[str, Handler]) -> None:
         handler = handlers[request.pop("do")]
         try:
             answer = handler(**request)
-        except Exception as error:  # the bench shows it in the cell and goes on with the other rows
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the bench shows it in the cell and goes on with the other rows
             answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

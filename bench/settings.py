@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = ("prefill", "decode", "host", "start", "help", "import", "load", "app")
+GROUPS = ("prefill", "decode", "host", "families", "start", "help", "import", "load", "app")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Settings:
     host_steps: int = 200
     tiny_layers: int = 30
     tiny_width: int = 64
+    families: Sequence[str] = ()  # empty: all native ones
+    family_layers: int = 24
 
     @property
     def prompt(self) -> list[int]:

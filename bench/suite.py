@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench import speed
+from bench import families, speed
 from bench.processes import import_seconds, macllm_command, modules_after, seconds
 from bench.rows import Report, Row, Target
 from bench.settings import Settings
@@ -73,6 +73,8 @@ def _rows(settings: Settings, say: Say) -> Iterator[Row]:
     if settings.wants("host"):
         say("host time of a step")
         yield _host(settings)
+    if settings.wants("families"):
+        yield from families.measure(settings, say)
     if settings.wants("start"):
         say("process start to first token")
         yield _start(settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main, show, write
+from bench.families import deepened
 from bench.models import write_mlx_folder, write_tiny_model
 from bench.processes import import_seconds, modules_after, seconds
 from bench.rows import HEADERS, Report, Row, Target
@@ -14,6 +15,8 @@ from bench.settings import Settings
 from bench.speed import measure
 from bench.suite import report
 from bench.worker import Worker, WorkerError
+from macllm.families import spec_from_config
+from macllm.families.tiny import tiny_config
 from macllm.nn.stored import Dense
 
 FOUR_TIMES = Target("ratio", at_least=4)
@@ -123,6 +126,30 @@ def test_the_other_rows(settings: Settings) -> None:
     host = done.rows[0]
     assert len(host.ours) == len(host.theirs) == 2
     assert {"system", "cores", "macllm", "mlx", "mlx-lm"} <= set(done.machine)
+
+
+def test_the_rows_of_families_say_what_mlx_lm_cannot_load(settings: Settings) -> None:
+    """One has a class, one has none, and one class ends the process that asks for it."""
+    some = replace(settings, only=("families",), families=("llama", "arcee", "olmo"), family_layers=4)
+    arcee, llama, olmo, largest = report(some, quiet).rows
+    assert len(llama.ours) == len(llama.theirs) == 2
+    assert llama.met is not None
+    assert (arcee.theirs, arcee.met, len(arcee.ours)) == ((), None, 2)
+    assert "arcee not supported" in arcee.why
+    assert (olmo.theirs, "SystemExit" in olmo.why) == ((), True)
+    assert largest == replace(llama, figure=largest.figure)
+    assert largest.figure == "largest of 1: host time a step, llama"
+
+
+@pytest.mark.parametrize("name", ["llama", "exaone4", "gemma3n_text", "jamba", "lfm2", "nemotron_h", "phi"])
+def test_deep_models_repeat_the_layers_of_shallow_ones(name: str) -> None:
+    """Layers of the same kinds, in the same order, however a config says what they are."""
+    shallow, deep = (
+        spec_from_config(config) for config in (tiny_config(name), deepened(tiny_config(name), 24))
+    )
+    assert 24 <= len(deep.layers) < 24 + len(shallow.layers)
+    assert {type(layer.mixer) for layer in deep.layers} == {type(layer.mixer) for layer in shallow.layers}
+    assert {type(layer.channel) for layer in deep.layers} == {type(layer.channel) for layer in shallow.layers}
 
 
 def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
