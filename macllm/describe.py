@@ -245,6 +245,4 @@ _BLOCKS: dict[type, tuple[str, Words]] = {
     ExpertsBeside: ("experts", _moe),
     LatentMoE: ("experts", _latent_moe),
     SparseMixer: ("experts", _moe),
-    TimeMix: ("time mixing", _time_mix),
-    ChannelMix: ("channel mixing", _channel_mix),
 }

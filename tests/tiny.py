@@ -45,7 +45,6 @@ _LESS_ONE = {"gemma", "gemma2", "gemma3_text", "qwen3_next", "qwen3_5_text", "qw
 ONLY_MLX_LM = {"rwkv7"}
 
 
-
 def _modules() -> list[ModuleType]:
     """Every module in ``tests/variants``."""
     import variants as package
@@ -92,7 +91,10 @@ def write_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     values = deepcopy(config)  # transformers writes into what it is given
     from_zero = config["model_type"] in _LESS_ONE
-    unscaled = config["model_type"] in ("gemma3n_text", "gemma4_text")  # scores are what q's norm makes of them
+    unscaled = config["model_type"] in (
+        "gemma3n_text",
+        "gemma4_text",
+    )  # scores are what q's norm makes of them
     model_type = values.pop("model_type")
     original = AutoConfig.for_model(SAME_AS.get(model_type, model_type), **values)
     # falcon's eager attention adds ALiBi twice; what it takes by default does not
@@ -164,7 +166,9 @@ def write_mlx_model(config: dict[str, Any], folder: Path, seed: int = 0) -> Any:
     model = original.Model(original.ModelArgs.from_dict(deepcopy(config)))
 
     def random(array: mx.array) -> mx.array:
-        return mx.random.normal(array.shape, loc=float(array.ndim == 1), scale=0.3 if array.ndim == 1 else 0.2)
+        return mx.random.normal(
+            array.shape, loc=float(array.ndim == 1), scale=0.3 if array.ndim == 1 else 0.2
+        )
 
     model.update(tree_map(random, model.parameters()))
     save_model(folder, model)

@@ -34,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--tokens-in", metavar="FILE", help="a JSON list of token ids instead of a text")
     parser.add_argument("--system-prompt", metavar="TEXT", help="what the model is told to be")
     parser.add_argument(
-        "--raw", action="store_true", help="continue the text itself, without the chat template (token ids always are)"
+        "--raw",
+        action="store_true",
+        help="continue the text itself, without the chat template (token ids always are)",
     )
     parser.add_argument(
         "--logits", metavar="FILE", help="write the float32 logits of the last prompt token (.npy)"

@@ -63,7 +63,9 @@ class Attend:
             return composed(q, k, v, scores.scale, mask, scores.softcap, sinks)
         return fused(q, k, v, scores.scale, mask, sinks)
 
-    def _blocks(self, length: int, keys: int, step: Step, dtype: mx.Dtype) -> Iterator[tuple[range, slice, Mask]]:
+    def _blocks(
+        self, length: int, keys: int, step: Step, dtype: mx.Dtype
+    ) -> Iterator[tuple[range, slice, Mask]]:
         """Queries, the keys they see (both counted within q and k) and their mask."""
         scores = self._scores
         first = step.offset + step.length - keys  # of the keys, in the sequence

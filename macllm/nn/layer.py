@@ -46,7 +46,9 @@ class LayerBlock(Module):
 
     def _through_channel(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
         y: mx.array = (
-            self.channel(x, step, caches[self._mixer_caches :]) if self._channel_remembers else self.channel(x)
+            self.channel(x, step, caches[self._mixer_caches :])
+            if self._channel_remembers
+            else self.channel(x)
         )
         return y
 

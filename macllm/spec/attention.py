@@ -53,13 +53,17 @@ class Attention:
     gated: bool = False  # the output times the sigmoid of a projection of the input (Qwen3-Next)
     sinks: bool = False  # a learned score a head that takes weight and gives nothing (gpt-oss)
     softcap: float | None = None  # scores become cap * tanh(score / cap) (Gemma 2)
-    slopes: tuple[float, ...] | None = None  # ALiBi (Press et al. 2022): a head's penalty for each token of distance
+    slopes: tuple[float, ...] | None = (
+        None  # ALiBi (Press et al. 2022): a head's penalty for each token of distance
+    )
     clip: float | None = None  # bound of q, k and v (OLMo, MPT), after a norm over all heads
     query_scale: QueryScale | None = None
     out_norm: Norm | None = None  # of what all heads found, as one vector, before o (BitNet b1.58)
     value_norm: Norm | None = None  # of each value head (Gemma 3n and 4)
     values_are_keys: bool = False  # before their norm and rope (Gemma 4)
-    source: int | None = None  # the earlier layer whose keys and values it sees in place of its own (arXiv 2405.12981)
+    source: int | None = (
+        None  # the earlier layer whose keys and values it sees in place of its own (arXiv 2405.12981)
+    )
 
     def tensors(self, prefix: str) -> Iterator[TensorSpec]:
         """Its tensors under their canonical names."""
