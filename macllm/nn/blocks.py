@@ -10,7 +10,7 @@ from macllm.nn.latent_attention import LatentAttentionBlock
 from macllm.nn.mamba import MambaBlock
 from macllm.nn.mamba2 import Mamba2Block
 from macllm.nn.mlp import MLPBlock
-from macllm.nn.moe import InputScaledMoEBlock, LatentMoEBlock, MoEBlock, SparseMixerBlock
+from macllm.nn.moe import InputScaledMoEBlock, LatentMoEBlock, MoEBlock
 from macllm.nn.parallel_mixers import ParallelMixersBlock
 from macllm.nn.parameters import Parameters
 from macllm.nn.rwkv7 import ChannelMixBlock, TimeMixBlock
@@ -49,7 +49,7 @@ _CHANNELS: dict[type, Any] = {
     MoE: MoEBlock,
     InputScaledMoE: InputScaledMoEBlock,
     LatentMoE: LatentMoEBlock,
-    SparseMixer: SparseMixerBlock,
+    SparseMixer: MoEBlock,
     SparseMLP: SparseMLPBlock,
     ExpertsBeside: ExpertsBesideBlock,
 }

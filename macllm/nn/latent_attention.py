@@ -57,8 +57,8 @@ class LatentAttentionBlock(Module):
         turn = self.rope.of(step)
         q_place = turn(q_place, step.position)
         latent, k_place = mx.split(down, [spec.kv_rank], axis=-1)
-        latent = self.kv_norm(latent)[:, None]  # (B, 1, L, r)
-        k_place = k_place[:, None]  # (B, 1, L, p)
+        latent = mx.expand_dims(self.kv_norm(latent), 1)  # (B, 1, L, r)
+        k_place = mx.expand_dims(k_place, 1)  # (B, 1, L, p)
         if not self.rope.late:
             k_place = turn(k_place, step.position)
         if caches:

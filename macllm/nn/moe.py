@@ -14,7 +14,8 @@ from mlx.nn.layers.base import Module
 from macllm.nn.activations import activation_function, gate_function
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.parameters import Parameters
-from macllm.spec import LatentMoE, MoE, SparseMixer
+from macllm.nn.routing import routing
+from macllm.spec import LatentMoE, MoE
 
 _SORTED_FROM = 64  # choices; fewer are not worth sorting
 
@@ -36,6 +37,7 @@ class MoEBlock(Module):
             self.shared_gate = parameters.linear(prefix, "shared_gate")
         self._gate = gate_function(spec.activation) if spec.gated else None
         self._activate = activation_function(spec.activation) if not spec.gated else None
+        self._routing = routing(spec)
         rows = max(self.experts_up.alone_from, self.experts_down.alone_from)
         self._apart_from = rows * spec.experts if mx.default_device() == mx.cpu else None
         self.watch: Callable[[mx.array], None] | None = None  # is given each call's router logits (B, L, E)
@@ -58,49 +60,20 @@ class MoEBlock(Module):
 
     def route(self, logits: mx.array) -> tuple[mx.array, mx.array]:
         """The experts (T, k) that rows with router logits (T, E) go to, and their weights, in float32."""
-        spec = self.spec
-        logits = logits.astype(mx.float32)
-        match spec.score:
-            case "softmax":
-                scores = mx.softmax(logits, axis=-1)
-            case "sigmoid":
-                scores = mx.sigmoid(logits)
-            case "softmax_chosen":
-                scores = logits
-        choice = scores + self.correction if spec.correction else scores
-        if spec.groups > spec.top_groups:
-            choice = self._within_groups(choice)
-        index = mx.stop_gradient(mx.argpartition(-choice, kth=spec.top_k - 1, axis=-1)[:, : spec.top_k])
-        weights = mx.take_along_axis(scores, index, axis=-1)
-        if spec.score == "softmax_chosen":
-            weights = mx.softmax(weights, axis=-1)
-        if spec.renormalize:
-            weights = weights / (weights.sum(axis=-1, keepdims=True) + 1e-20)
-        return index, weights * spec.weight_scale if spec.weight_scale != 1.0 else weights
-
-    def _within_groups(self, choice: mx.array) -> mx.array:
-        """The choice (T, E) with the experts of all but the best groups out of the question."""
-        spec = self.spec
-        groups = choice.reshape(-1, spec.groups, spec.experts // spec.groups)  # (T, G, E / G)
-        if spec.group_score == "best":
-            merit = groups.max(axis=-1)  # (T, G)
-        else:
-            merit = mx.topk(groups, 2, axis=-1).sum(axis=-1)
-        losers = mx.argpartition(merit, kth=spec.groups - spec.top_groups - 1, axis=-1)
-        losers = losers[:, : spec.groups - spec.top_groups]
-        groups = mx.put_along_axis(groups, losers[..., None], mx.array(-mx.inf, groups.dtype), axis=-2)
-        return groups.reshape(choice.shape)
+        if self.spec.correction:
+            return self._routing(logits, self.correction)
+        return self._routing(logits)
 
     def _mixed(self, rows: mx.array, index: mx.array, weights: mx.array) -> mx.array:
         """What the experts (T, k) make of rows (T, D), weighed and summed (T, D)."""
         y = self._experts(rows, index)  # (T, k, D)
-        return (y * weights[..., None].astype(y.dtype)).sum(axis=1)
+        return (y * mx.expand_dims(weights, -1).astype(y.dtype)).sum(axis=1)
 
     def _experts(self, rows: mx.array, index: mx.array) -> mx.array:
         """Rows (T, D), each through its experts (T, k), to (T, k, D)."""
         count, chosen = index.shape
         if index.size < _SORTED_FROM:
-            return self._through(rows[:, None, None], index, ordered=False).squeeze(-2)
+            return self._through(mx.expand_dims(rows, (1, 2)), index, ordered=False).squeeze(-2)
         flat = index.reshape(-1)  # (T k)
         order = mx.argsort(flat)
         x, flat = rows[order // chosen], flat[order]  # (T k, D), (T k)
@@ -155,24 +128,3 @@ class LatentMoEBlock(MoEBlock):
     def _mixed(self, rows: mx.array, index: mx.array, weights: mx.array) -> mx.array:
         """The same, down and up again (T, D): one projection of the sum, not one of each expert's part."""
         return self.latent_up(super()._mixed(self.latent_down(rows), index, weights))
-
-
-class SparseMixerBlock(MoEBlock):
-    """Experts chosen one after the other, as :class:`macllm.spec.SparseMixer` says."""
-
-    def __init__(self, spec: SparseMixer, parameters: Parameters, prefix: str) -> None:
-        super().__init__(spec, parameters, prefix)
-        self._band = 2 * spec.jitter
-
-    def route(self, logits: mx.array) -> tuple[mx.array, mx.array]:
-        logits = left = logits.astype(mx.float32)
-        index, weights = [], []
-        for _ in range(self.spec.top_k):
-            best = left.max(axis=-1, keepdims=True)
-            chosen = mx.stop_gradient(mx.argmax(left, axis=-1, keepdims=True))
-            far = best - logits > self._band * mx.maximum(mx.abs(logits), best)
-            near = mx.softmax(mx.where(far, -mx.inf, left), axis=-1)
-            index.append(chosen)
-            weights.append(mx.take_along_axis(near, chosen, axis=-1))
-            left = mx.put_along_axis(left, chosen, mx.array(-mx.inf), axis=-1)
-        return mx.concatenate(index, axis=-1), mx.concatenate(weights, axis=-1)
