@@ -10,6 +10,7 @@ from macllm.spec import (
     Attention,
     ChannelMix,
     GatedDelta,
+    InputScaledMoE,
     LatentAttention,
     LatentMoE,
     Layer,
@@ -201,6 +202,14 @@ def _moe(channel: MoE) -> Iterable[str]:
         yield f"a shared one of {channel.shared.hidden:,}"
 
 
+def _sparse_mixer(channel: SparseMixer) -> Iterable[str]:
+    return [word if word != "by softmax" else "by SparseMixer" for word in _moe(channel)]
+
+
+def _input_scaled(channel: InputScaledMoE) -> Iterable[str]:
+    return (*_moe(channel), "weighed before")
+
+
 def _latent_moe(channel: LatentMoE) -> Iterable[str]:
     first, *rest = _moe(channel)
     yield first
@@ -244,5 +253,6 @@ _BLOCKS: dict[type, tuple[str, Words]] = {
     SparseMLP: ("mlp", _sparse_mlp),
     ExpertsBeside: ("experts", _moe),
     LatentMoE: ("experts", _latent_moe),
-    SparseMixer: ("experts", _moe),
+    SparseMixer: ("experts", _sparse_mixer),
+    InputScaledMoE: ("experts", _input_scaled),
 }

@@ -17,7 +17,9 @@ Routing: TypeAlias = Callable[..., tuple[mx.array, mx.array]]
 @cache
 def routing(spec: MoE) -> Routing:
     """The way of a specification, one for all layers that have it."""
-    chosen = partial(sparse_mixed if isinstance(spec, SparseMixer) else best_scored, spec)
+    chosen: Routing = partial(best_scored, spec)
+    if isinstance(spec, SparseMixer):
+        chosen = partial(sparse_mixed, spec)
     return mx.compile(chosen) if mx.default_device() == mx.gpu else chosen
 
 
