@@ -123,8 +123,10 @@ def header(found: "Explanation") -> list[str]:
         "{} of state": size(found.state_bytes) if found.state_bytes else None,
     }
     words = ", ".join(text.format(value) for text, value in facts.items() if value is not None)
+    whole = found.spec.part_of if found.spec is not None else None
+    part = f", the text part of {whole}" if whole is not None else ""
     return [
-        f"{found.name}  ({found.family}, {runs})",
+        f"{found.name}  ({found.family}{part}, {runs})",
         *(_wrapped("  ", words, break_at=", ") if words else ()),
     ]
 

@@ -121,6 +121,7 @@ def model(
     tied: bool = False,
     table: Table | None = None,
     ignored: tuple[str, ...] = (),
+    idle: tuple[str, ...] = (),
     **fields: Any,
 ) -> ModelSpec:
     """A ``ModelSpec`` from the keys every config has; ``tied`` is the family's default.
@@ -137,7 +138,7 @@ def model(
         max_context=fields.pop("max_context", None) or _context(c, layers),
         norm=fields.pop("norm", layers[0].norm),
         tied=tied,
-        names=names(table, tied=tied, ignored=ignored),
+        names=names(table, tied=tied, ignored=ignored, idle=idle),
         **fields,
     )
 

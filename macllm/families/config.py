@@ -5,6 +5,7 @@ listed here once for all families.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,6 +75,10 @@ class Config:
             if key in self._values and self._values.get(name, self._values[key]) != self._values[key]:
                 raise self.unsupported(name, self._values[name], f"{self._values[key]!r} as {key!r} says")
         self._other_names = names
+
+    def pass_over(self, pattern: str) -> None:
+        """Takes the keys that match for read: they are of no concern here."""
+        self._read |= {key for key in self._values if re.fullmatch(pattern, key)}
 
     @property
     def read(self) -> frozenset[str]:

@@ -76,7 +76,7 @@ def gemma3n_text(c: Config) -> ModelSpec:
         logit_cap=c.number("final_logit_softcapping"),
         frame=Streams(c.integer("vocab_size_per_layer_input"), len(layers), side, norm, streams),
         table=SIDE_NAMES | _names(streams),
-        ignored=without_keys(mixers),
+        idle=without_keys(mixers),
         needs_bfloat16_range=True,
     )
 

@@ -150,9 +150,11 @@ def less(table: Table, amount: float, keys: Iterable[str] | None = None, form: F
     return table | changed
 
 
-def names(table: Table, *, tied: bool = False, ignored: Sequence[str] = ()) -> Names:
+def names(
+    table: Table, *, tied: bool = False, ignored: Sequence[str] = (), idle: Sequence[str] = ()
+) -> Names:
     """The table as data. Checkpoints may store a tied head a second time."""
-    superfluous = [*_NEVER_USED, *ignored]
+    superfluous = [*_NEVER_USED, *ignored, *idle]
     if tied:
         superfluous += [rf"{entry.stored}\.(weight|scales|biases)" for entry in table.get("head", ())]
-    return Names(tuple(table.items()), tuple(superfluous))
+    return Names(tuple(table.items()), tuple(superfluous), tuple(idle))

@@ -115,6 +115,7 @@ class ModelSpec:
     logit_cap: float | None = None  # logits become cap * tanh(logit / cap)
     needs_bfloat16_range: bool = False  # activations overflow float16
     frame: Frame | None = None
+    part_of: str | None = None  # the multimodal architecture whose text model this is
     names: Names = Names()
 
     def tensors(self) -> Iterator[TensorSpec]:

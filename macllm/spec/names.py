@@ -144,6 +144,7 @@ class Names:
 
     table: tuple[tuple[str, tuple[Entry, ...]], ...] = ()
     ignored: tuple[str, ...] = field(default=())  # stored tensors that hold nothing the model needs (regexes)
+    idle: tuple[str, ...] = ()  # of those the ones that MLX's tools ask for all the same
 
     def alternatives(self) -> Mapping[str, tuple[Entry, ...]]:
         """The table by key."""

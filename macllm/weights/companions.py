@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from macllm.families import keys_read
+from macllm.families.multimodal import text_values
 from macllm.quantization import QuantizationPlan
 from macllm.spec import Attention, Mamba, Mamba2, Mixer, ModelSpec, MoE
 from macllm.weights.model_files import ModelFiles
@@ -32,6 +33,8 @@ _COPIED = (
     "NOTICE*",
     "USE_POLICY*",
 )
+# families whose mlx-lm class wants ``rope_parameters``, as their repositories have it
+_NEWER_ROPE = ("qwen3_5_text", "qwen3_5_moe_text")
 _OLDER_KINDS = {"linear_attention": "mamba", "full_attention": "attention"}
 
 
@@ -52,7 +55,10 @@ def copy_files(source: Path, destination: Path) -> None:
 
 def converted_config(files: ModelFiles, plan: QuantizationPlan, dtype: str | None) -> dict[str, Any]:
     """The config of the converted model, keys sorted as mlx-lm has them; ``dtype`` None: as it was."""
-    config = portable(files.config, files.spec)
+    config = portable(text_values(files.config), files.spec)
+    if files.spec.part_of is not None:
+        # some of mlx-lm's classes take the vocabulary from outside, or one of their own
+        config = {**files.config, "vocab_size": files.spec.vocab, "text_config": config}
     for key in ("quantization", "quantization_config", "_name_or_path"):
         config.pop(key, None)
     if quantization := plan.to_config():
@@ -71,7 +77,7 @@ def portable(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
     """
     config = dict(values)
     parameters = config.get("rope_parameters")
-    if isinstance(parameters, Mapping) and parameters:
+    if isinstance(parameters, Mapping) and parameters and spec.family not in _NEWER_ROPE:
         older = _older_rope(parameters)
         if older is not None:
             del config["rope_parameters"]

@@ -147,7 +147,10 @@ class _Run:
         decided = decide(files.spec, target, self.source.held, self.source.checkpoint.label)
         self.plan: Plan = decided.with_whole(self.written)
         self.units = [self._unit(relation) for relation in self.written]
+        self.units += [self._idle_unit(name) for name in self.source.idle]
         self.notices = list(_notices(self.plan, self._stored))
+        if files.spec.part_of is not None:
+            self.notices.append(f"of {files.spec.part_of} this is the text part: it sees and hears nothing")
         if (files.config.get("rope_scaling") or {}).get("rope_type") == "table":
             self.notices.append(
                 "the file's own rope factors have no form in other tools' configs: only macllm reads it"
@@ -164,6 +167,9 @@ class _Run:
             self.report(Planned(len(self.units), total, folder.done_bytes))
             for relation in self.written[folder.done :]:
                 self._write(folder, relation, total)
+            for name in list(self.source.idle)[folder.done - len(self.written) :]:
+                folder.write_rows(0, {name: self.source.read_idle(name)})
+                folder.finish_unit()
             self._write_companions(folder, shards)
             folder.publish()
         for notice in self.notices:
@@ -206,6 +212,10 @@ class _Run:
         return Unit(
             (weight, scales, Entry(f"{module}.biases", dtype, groups)) if affine else (weight, scales)
         )
+
+    def _idle_unit(self, name: str) -> Unit:
+        shape = self.source.checkpoint.shape(self.source.idle[name])
+        return Unit((Entry(name, self.source.idle_type(name), shape),))
 
     def _identity(self) -> dict[str, object]:
         from macllm import __version__

@@ -78,7 +78,8 @@ class ModelFiles:
             if types <= {"F32"}:
                 return None
             return "bfloat16" if types <= {"BF16", "F32"} else "float16"  # blocks carry float16 scales
-        stated = self.config.get("dtype") or self.config.get("torch_dtype")
+        values = self.text_config
+        stated = values.get("dtype") or values.get("torch_dtype")
         return stated if stated in ("float16", "bfloat16") else None
 
     @cached_property

@@ -1,6 +1,7 @@
 """The weights a conversion reads: how each tensor is held, in which type, and its rows as the target wants them."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -76,6 +77,27 @@ class Source:
         if self.dtype is not None:
             return self.dtype
         return self._dtype_of(name)
+
+    @cached_property
+    def idle(self) -> dict[str, str]:
+        """What the model does without and MLX's tools ask for all the same: names as written, and as held."""
+        if not self.files.spec.names.idle:
+            return {}
+        pattern = re.compile("|".join(self.files.spec.names.idle))
+        here, there = (
+            naming.stored("norm.weight")[0].removesuffix("norm.weight")
+            for naming in (self.naming, self.target_naming)
+        )
+        held = [name for name in self.checkpoint.names() if pattern.fullmatch(name)]
+        return {there + name.removeprefix(here): name for name in sorted(held)}
+
+    def idle_type(self, name: str) -> mx.Dtype:
+        """The type in which one of those is written, by its name as written."""
+        return self.dtype or self._plain_type(self.idle[name])
+
+    def read_idle(self, name: str) -> mx.array:
+        """One of those, plain."""
+        return self.checkpoint.read_dense(self.idle[name], self.idle_type(name))
 
     def read(self, target: Relation) -> Stored:
         """What ``target`` stores: rows, stacks and offsets as Hugging Face has them."""
@@ -155,7 +177,11 @@ class Source:
     def _dtype_of(self, name: str) -> mx.Dtype:
         """The type a folder keeps a tensor in; of a packed one, that of its affine scales."""
         names = self.naming.stored(name)
-        stored = names[0] if names else self.naming.stored("norm.weight")[0]  # left out: as others are
+        return self._plain_type(
+            names[0] if names else self.naming.stored("norm.weight")[0]
+        )  # left out: as others
+
+    def _plain_type(self, stored: str) -> mx.Dtype:
         placement = self.checkpoint.placement(stored)
         if placement in _FILE_DTYPES:
             return _FILE_DTYPES[placement]
