@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Shows the families, or checks some; exit code 1 where one differs from its original."""
     if args.check is not None:
         return _check(args.check, as_json=args.json)
+    from macllm.families.multimodal import TEXT_PARTS
+
     rows = [*_native(), *_fallback()]
     if args.json:
         print_json(rows)
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     others = ", ".join(row["model_type"] for row in rows if not row["native"])
     if not sys.stdout.isatty():
         print()
+    print(textwrap.fill(f"Of {', '.join(sorted(TEXT_PARTS))}: the text model.", WIDTH) + "\n")
     print(textwrap.fill(f"Through mlx-lm's classes: {others}.", WIDTH))
     return 0
 
@@ -79,12 +82,13 @@ def _native() -> Iterator[dict[str, Any]]:
 
 def _fallback() -> Iterator[dict[str, Any]]:
     """The architectures that mlx-lm has a class for and macllm no family; none of their modules is run."""
+    from macllm.families.multimodal import TEXT_PARTS
     from macllm.families.registry import FAMILIES
 
     package = find_spec("mlx_lm")
     for place in (package.submodule_search_locations or []) if package is not None else []:
         for file in sorted((Path(place) / "models").glob("*.py")):
-            if file.stem not in FAMILIES and _defines_a_model(file):
+            if file.stem not in {*FAMILIES, *TEXT_PARTS} and _defines_a_model(file):
                 yield {"model_type": file.stem, "native": False, "blocks": []}
 
 

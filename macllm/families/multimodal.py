@@ -30,6 +30,7 @@ TEXT_PARTS: dict[str, TextPart] = {
     "gemma3": TextPart("gemma3_text", _GEMMA3),
     "gemma3n": TextPart("gemma3n_text", base=True),
     "gemma4": TextPart("gemma4_text"),
+    "llama4": TextPart("llama4_text"),
     "mistral3": TextPart("mistral"),
     "qwen3_5": TextPart("qwen3_5_text"),
     "qwen3_5_moe": TextPart("qwen3_5_moe_text"),
@@ -72,9 +73,12 @@ def check_outside(config: Mapping[str, Any], where: str) -> None:
 def names_inside(names: Names, model_type: str) -> Names:
     """A text model's names where it is part of a multimodal one."""
     base = TEXT_PARTS[model_type].base
+    inside = dict(names.table) | {
+        "head": (Entry("lm_head"),)
+    }  # whatever MLX's class of the text model calls it
     table = tuple(
         (key, tuple(moved for entry in entries for moved in _moved(entry, base)))
-        for key, entries in names.table
+        for key, entries in inside.items()
     )
     ignored, idle = (
         tuple(form for pattern in patterns for form in _moved_patterns(pattern))

@@ -23,6 +23,7 @@ TEXTS = {
     "gemma3": "gemma3-pattern",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4-experts",
+    "llama4": "llama4-scout",
     "mistral3": "ministral3",
     "qwen3_5": "qwen3-5",
     "qwen3_5_moe": "qwen3-5-moe",
