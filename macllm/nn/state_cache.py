@@ -10,8 +10,7 @@ so that a few drafted tokens, most of which are dropped again, cost no more than
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import mlx.core as mx
 
@@ -23,16 +22,14 @@ States: TypeAlias = tuple[mx.array, ...]
 Recurrence: TypeAlias = Callable[[Inputs, States | None], tuple[mx.array, States]]
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
+class _Checkpoint(NamedTuple):
     """The state before the token at ``offset``."""
 
     offset: int
     states: States | None
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Inputs of the tokens from ``start`` to ``end``."""
 
     start: int
@@ -132,24 +129,22 @@ class StateCache:
         self._log = [_Piece(start, self.offset, logged)] if logged is not None else []
 
     def _advance(self, recurrence: Recurrence, inputs: Inputs) -> mx.array:
-        states = self._current(recurrence)
-        outputs, after = recurrence(inputs, states)
+        states = self._states if self._states is not None else self._replayed(recurrence)
+        outputs, self._states = recurrence(inputs, states)
         self._mark(states)
         start, self.offset = self.offset, self.offset + inputs[0].shape[1]
         self._log.append(_Piece(start, self.offset, inputs))
-        self._states = after
-        self._state_bytes = self._state_bytes or sum(int(array.nbytes) for array in after)
+        if not self._state_bytes:
+            self._state_bytes = sum(int(array.nbytes) for array in self._states)
         self._forget()
         return outputs
 
-    def _current(self, recurrence: Recurrence) -> States | None:
-        """The state before the next token, computed where it was rewound."""
-        if self._states is None and self._checkpoints:
-            point = self._checkpoints[-1]
-            if point.offset == self.offset:
-                return point.states
-            _, self._states = recurrence(self._since(point.offset), point.states)
-        return self._states
+    def _replayed(self, recurrence: Recurrence) -> States | None:
+        """The state before the next token, computed from the last checkpoint."""
+        if not self._checkpoints:
+            return None
+        offset, states = self._checkpoints[-1]
+        return states if offset == self.offset else recurrence(self._since(offset), states)[1]
 
     def _mark(self, states: States | None) -> None:
         """Takes a checkpoint here, instead of the last one where that is close to the one before it."""

@@ -68,7 +68,7 @@ class Layer:
         for name in self.norms:
             yield from self.norm.tensors(f"{prefix}.{name}", dim)
 
-    @property
+    @cached_property
     def caches(self) -> tuple[CacheSpec, ...]:
         """What its blocks remember, the mixer's first."""
         blocks = (self.mixer, self.channel)
