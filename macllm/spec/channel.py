@@ -85,7 +85,7 @@ class MoE:
         if self.router_bias:
             yield TensorSpec(f"{prefix}.router.bias", (self.experts,), "bias")
         if self.correction:
-            yield TensorSpec(f"{prefix}.correction", (self.experts,), "vector")
+            yield TensorSpec(f"{prefix}.correction", (self.experts,), "vector", precise=True)
         for name in self.inputs:
             yield from linear(
                 f"{prefix}.experts", name, (self.experts, self.hidden, self.experts_dim), self.bias

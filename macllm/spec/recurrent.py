@@ -61,7 +61,7 @@ class GatedDelta:
             yield from linear(prefix, name, (rows, self.dim), False)
         yield from convolution(prefix, "conv", self.convolved, self.width, False)
         yield TensorSpec(f"{prefix}.dt_bias", (self.value_heads,), "vector")
-        yield TensorSpec(f"{prefix}.A_log", (self.value_heads,), "vector")
+        yield TensorSpec(f"{prefix}.A_log", (self.value_heads,), "vector", precise=True)
         yield from self.norm.tensors(f"{prefix}.norm", self.value_dim)
         yield from linear(prefix, "output", (self.dim, self.value_heads * self.value_dim), False)
 

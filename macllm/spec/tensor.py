@@ -12,11 +12,16 @@ TensorKind: TypeAlias = Literal["matrix", "embedding", "router", "stack", "norm"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor under its canonical name. Matrices of every kind can be quantized."""
+    """One tensor under its canonical name. Matrices of every kind can be quantized.
+
+    ``precise``: it decides what 16 bits would decide otherwise (who is chosen, how long a state lasts), and keeps the
+    type it has whatever type is asked for.
+    """
 
     name: str
     shape: tuple[int, ...]
     kind: TensorKind
+    precise: bool = False
 
     @property
     def size(self) -> int:

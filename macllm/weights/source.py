@@ -74,9 +74,13 @@ class Source:
 
     def dtype_of(self, name: str) -> mx.Dtype:
         """The type in which a plain tensor is written."""
-        if self.dtype is not None:
-            return self.dtype
-        return self._dtype_of(name)
+        if self.dtype is None or (name in self._precise and self.files.gguf is None):
+            return self._dtype_of(name)
+        return mx.float32 if name in self._precise else self.dtype  # as every GGUF has it
+
+    @cached_property
+    def _precise(self) -> frozenset[str]:
+        return frozenset(tensor.name for tensor in self.files.spec.tensors() if tensor.precise)
 
     @cached_property
     def idle(self) -> dict[str, str]:

@@ -11,8 +11,9 @@ from macllm.nn.cache import LayerCache
 from macllm.nn.cache_file import load_caches, save_caches
 from macllm.nn.decoder import Decoder
 
-# all tokens; windows; a latent vector a token; the states of convolutions, of the delta rule, of channels too
-KINDS = ["llama", "gemma3", "deepseek-v3", "lfm2-moe", "qwen3-next", "rwkv7"]
+# all tokens; windows; a latent vector a token; the states of convolutions, of the delta rule, of channels, of Mamba;
+# the first ids, for what changes with a sequence's length
+KINDS = ["llama", "gemma3", "deepseek-v3", "lfm2-moe", "qwen3-next", "rwkv7", "jamba", "phi3-longrope-short"]
 IDS = tokens(150)
 
 

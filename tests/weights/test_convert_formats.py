@@ -162,6 +162,21 @@ def test_every_plain_tensor_comes_in_the_type_asked_for(dtype: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("variant", "ending"),
+    [("deepseek-v3", "correction_bias"), ("lfm2-moe", "expert_bias"), ("qwen3-5", "A_log")],
+)
+def test_what_must_be_precise_keeps_its_type(variant: str, ending: str, tmp_path: Path) -> None:
+    """Sixteen bits would choose other experts, and let states last otherwise."""
+    source = tiny.reference(variant).folder
+    written = tensors(convert(source, tmp_path / "out", Target(dtype="bfloat16")).path)
+    kept = {name: array for name, array in written.items() if array.dtype == mx.float32}
+    assert kept
+    assert all(name.endswith(ending) for name in kept)
+    original = tensors(source)
+    assert all(mx.array_equal(array, original[name]) for name, array in kept.items())
+
+
+@pytest.mark.parametrize(
     ("variant", "settings", "expected"),
     [
         ("llama", {"bits": 4}, mx.float16),
