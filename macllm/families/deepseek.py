@@ -27,7 +27,7 @@ SHARED_NAMES = renamed(
         for name in ("gate", "up", "down")
     }
 )
-_ATTENTION = renamed(
+LATENT_NAMES = renamed(
     {
         "layers.{i}.mixer.q_down": f"{_LAYER}self_attn.q_a_proj",
         "layers.{i}.mixer.q_norm": f"{_LAYER}self_attn.q_a_layernorm",
@@ -65,19 +65,31 @@ def deepseek_v3(c: Config) -> ModelSpec:
     c.where_missing(q_lora_rank=1536)
     c.only("scoring_func", ["sigmoid"], "sigmoid")
     c.only("topk_method", ["noaux_tc"], "noaux_tc")
-    experts = routed_experts(
+    experts = corrected_experts(c, groups=8, top_groups=4, weight_scale=2.5)
+    mixer = latent_attention(c)
+    return _model(c, mixer, mlp(c), experts, 3, key_value_names(mixer))
+
+
+def corrected_experts(
+    c: Config,
+    *,
+    groups: int = 1,
+    top_groups: int = 1,
+    renormalize: bool = True,
+    weight_scale: float = 1.0,
+) -> MoE:
+    """V3's experts, which other families have too, with what they take for keys that are missing."""
+    return routed_experts(
         c,
-        groups=c.integer("n_group", 8),
-        top_groups=c.integer("topk_group", 4),
+        groups=c.integer("n_group", groups),
+        top_groups=c.integer("topk_group", top_groups),
         group_score="best_two",
         score="sigmoid",
         correction=True,
-        renormalize=c.flag("norm_topk_prob", True),
-        weight_scale=c.number("routed_scaling_factor", 2.5),
+        renormalize=c.flag("norm_topk_prob", renormalize),
+        weight_scale=c.number("routed_scaling_factor", weight_scale),
         shared=shared_expert(c, 1),
     )
-    mixer = latent_attention(c)
-    return _model(c, mixer, mlp(c), experts, 3, key_value_names(mixer))
 
 
 def routed_experts(c: Config, *, groups: int, top_groups: int, **fields: Any) -> MoE:
@@ -157,4 +169,4 @@ def _model(
 ) -> ModelSpec:
     channels: Sequence[MLP | MoE] = dense_first(c, first, dense, experts)
     layers = [Layer(mixer, channel, norm=rms_norm(c)) for channel in channels]
-    return model(c, layers, table=_ATTENTION | SHARED_NAMES | key_value, ignored=further_tokens(c))
+    return model(c, layers, table=LATENT_NAMES | SHARED_NAMES | key_value, ignored=further_tokens(c))
