@@ -37,6 +37,10 @@ VARIANTS: dict[str, Any] = {
             "rope_scaling": {**YARN, "mscale_all_dim": 0.707},
         },
     ),
+    "deepseek-v2-lite-wide-latent": (  # as wide as it takes to be packed
+        "deepseek_v2",
+        {**V2, "q_lora_rank": None, "kv_lora_rank": 64, "qk_nope_head_dim": 16, "v_head_dim": 32},
+    ),
     "deepseek-v2": (
         "deepseek_v2",
         {

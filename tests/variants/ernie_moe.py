@@ -8,6 +8,7 @@ EXPERTS = {
     "moe_k": 3,
     "moe_num_shared_experts": 2,
     "moe_layer_start_index": 1,
+    "use_bias": False,
 }
 
 VARIANTS: dict[str, Any] = {
