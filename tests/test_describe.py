@@ -1,22 +1,9 @@
-"""Blocks in words: every kind of layer that any family has can be drawn."""
+"""Blocks in words."""
 
-import pytest
-from tiny import config_of, variants
+from tiny import config_of
 
-from macllm.describe import block_name, block_names, block_words, layer_label
+from macllm.describe import block_words
 from macllm.families import spec_from_config
-
-
-@pytest.mark.parametrize("variant", variants())
-def test_every_layer_of_every_family_has_words(variant: str) -> None:
-    spec = spec_from_config(config_of(variant))
-    assert block_names(spec)
-    for layer in dict.fromkeys(spec.layers):
-        assert layer_label(layer)
-        for block in (layer.mixer, layer.channel):
-            if block is not None:
-                assert block_name(block)
-                assert block_words(block)
 
 
 def test_ways_to_mix_experts_are_told_apart() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from tiny import config_of, decoder, tokens, variants, write_with_mlx_lm
+from tiny import config_of, decoder, native, tokens, variants, write_with_mlx_lm
 
 from macllm import sizes
 from macllm.families import spec_from_config
@@ -85,9 +85,7 @@ def test_a_quantization_plan_survives_its_config() -> None:
 
 @pytest.mark.parametrize("variant", variants())
 def test_kv_bytes_are_those_of_a_models_caches(variant: str, tmp_path: Path) -> None:
-    from tiny import reference
-
-    model = decoder(reference(variant).folder)
+    model = native(variant)
     caches = model.make_caches()
     for count in (1, 4, 20):
         model(mx.array([tokens(count)]), caches)

@@ -223,6 +223,12 @@ def decoder(folder: Path, config: dict[str, Any] | None = None, **placement: Any
     return Decoder(files.spec, parameters)
 
 
+@cache
+def native(variant: str) -> "Decoder":
+    """The native model of a variant's original, built once a process: for tests that change no weight."""
+    return decoder(reference(variant).folder)
+
+
 def difference(found: Any, expected: Any) -> float:
     """The largest difference, relative to the largest expected value."""
     import numpy as np
@@ -246,3 +252,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def variants() -> list[str]:
     return list(VARIANTS)
+
+
+def first_variants() -> list[str]:
+    """One variant a family."""
+    return list({config_of(variant)["model_type"]: variant for variant in reversed(variants())}.values())

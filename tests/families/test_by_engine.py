@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import config_of, difference, reference, tokens, variants
+from tiny import difference, first_variants, reference, tokens
 
 from macllm.cli.main import main
 from macllm.engine.events import Prefill, Token
@@ -14,8 +14,7 @@ from macllm.engine.loading import Loaded, load_model
 from macllm.engine.request import Limits
 from macllm.engine.session import Session
 
-# one variant a family, the first
-FIRST = list({config_of(variant)["model_type"]: variant for variant in reversed(variants())}.values())
+FIRST = first_variants()
 PROMPT = tokens(30, seed=3)
 
 

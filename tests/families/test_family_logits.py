@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import config_of, decoder, difference, read_config, reference, tokens, variants
+from tiny import config_of, difference, native, read_config, reference, tokens, variants
 
 from macllm.families import spec_from_config
 from macllm.spec import State
@@ -19,41 +19,29 @@ def logits(model, rows: list[list[int]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("variant", variants())
-def test_whole_prompt_equals_the_original(variant: str) -> None:
-    original = reference(variant)
-    assert difference(logits(decoder(original.folder), IDS), original.logits(IDS)) < TOLERANCE
-
-
-@pytest.mark.parametrize("variant", variants())
-def test_step_by_step_equals_the_original(variant: str) -> None:
-    original = reference(variant)
-    model = decoder(original.folder)
+def test_logits_equal_the_originals(variant: str) -> None:
+    """The prompt at once and token by token."""
+    model, expected = native(variant), reference(variant).logits(IDS)
+    assert difference(logits(model, IDS), expected) < TOLERANCE
     caches = model.make_caches()
     steps = [model(mx.array(IDS)[:, i : i + 1], caches) for i in range(LENGTH)]
-    assert difference(mx.concatenate(steps, axis=1), original.logits(IDS)) < TOLERANCE
+    assert difference(mx.concatenate(steps, axis=1), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("variant", variants())
-def test_repository_form_and_saved_form_of_a_config_mean_the_same(variant: str) -> None:
-    """``rope_theta`` and ``rope_scaling`` as repositories carry them; ``rope_parameters`` as transformers 5 saves."""
-    folder = reference(variant).folder
-    ours = decoder(folder, config_of(variant))
-    rotary = any(getattr(layer.mixer, "rope", None) for layer in ours.spec.layers)
-    assert not rotary or "rope_parameters" in read_config(folder)
-    assert ours.spec == decoder(folder).spec
-    assert difference(logits(ours, IDS), reference(variant).logits(IDS)) < TOLERANCE
-
-
-@pytest.mark.parametrize("variant", variants())
-def test_a_config_written_for_older_readers_means_the_same(variant: str) -> None:
-    spec, config = decoder(reference(variant).folder).spec, read_config(reference(variant).folder)
-    assert spec_from_config(portable(config, spec)) == spec
+def test_all_forms_of_a_config_mean_the_same(variant: str) -> None:
+    """As repositories carry it, as transformers 5 saves it, and as it is written for older readers."""
+    saved, spec = read_config(reference(variant).folder), native(variant).spec
+    rotary = any(getattr(layer.mixer, "rope", None) for layer in spec.layers)
+    assert not rotary or "rope_parameters" in saved
+    assert spec_from_config(config_of(variant)) == spec
+    assert spec_from_config(portable(saved, spec)) == spec
 
 
 @pytest.mark.parametrize("variant", variants())
 def test_layers_beyond_the_window_see_no_further(variant: str) -> None:
     """A token out of every window's reach changes nothing; one within full attention's reach does."""
-    model = decoder(reference(variant).folder)
+    model = native(variant)
     changed = [*IDS[0]]
     changed[0] = (changed[0] + 1) % model.spec.vocab
     apart = difference(logits(model, [changed])[:, -1], logits(model, [IDS[0]])[:, -1])
