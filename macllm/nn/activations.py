@@ -17,6 +17,8 @@ Gate: TypeAlias = Callable[[mx.array, mx.array], mx.array]
 Function: TypeAlias = Callable[[mx.array], mx.array]
 
 _GELU_SCALE = 0.7978845608028654  # sqrt(2 / pi)
+# arrays, since making one of a number takes as long as an operation
+_ONE, _SIGMOID_BASE_2, _GELU_BASE_2 = (mx.array(x) for x in (1.0, -LOG2_E, -2 * LOG2_E * _GELU_SCALE))
 _CLAMP, _CLAMPED_SLOPE = 7.0, 1.702  # gpt-oss's
 
 
@@ -50,7 +52,7 @@ def silu_by_power(x: mx.array) -> mx.array:
     """:func:`silu` with ``sigmoid(x) = 1 / (1 + 2 ** (-x log2 e))``."""
     if x.dtype != mx.float32:
         return silu(x)  # half precision overflows
-    return x / (1 + exp2(x * -LOG2_E))
+    return x / (_ONE + exp2(x * _SIGMOID_BASE_2))
 
 
 def gelu_tanh_by_power(x: mx.array) -> mx.array:
@@ -58,7 +60,7 @@ def gelu_tanh_by_power(x: mx.array) -> mx.array:
     if x.dtype != mx.float32:
         return gelu_tanh(x)
     inner = x + 0.044715 * x * x * x
-    return x / (1 + exp2(inner * (-2 * LOG2_E * _GELU_SCALE)))
+    return x / (_ONE + exp2(inner * _GELU_BASE_2))
 
 
 def clamped_swiglu(gate: mx.array, up: mx.array) -> mx.array:

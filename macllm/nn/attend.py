@@ -51,9 +51,15 @@ class Attend:
 
         The keys are the last S of the sequence, the queries' own the last of them.
         """
+        length, keys = q.shape[2], k.shape[2]
+        if length == 1 and step.padding is None and self._scores.slopes is None:  # nothing to mask
+            start = self._start(step.offset, step.offset + 1 - keys)
+            if start > 0:
+                k, v = k[:, :, start:], v[:, :, start:]
+            return self._one(q, k, v, None, sinks)
         parts = [
             self._one(q[:, :, rows.start : rows.stop], k[:, :, seen], v[:, :, seen], mask, sinks)
-            for rows, seen, mask in self._blocks(q.shape[2], k.shape[2], step, q.dtype)
+            for rows, seen, mask in self._blocks(length, keys, step, q.dtype)
         ]
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
@@ -71,9 +77,8 @@ class Attend:
         first = step.offset + step.length - keys  # of the keys, in the sequence
         plain = scores.slopes is None and step.padding is None
         within = scores.window is None and scores.chunk is None
-        if plain and (length == 1 or within) and not self._composed:
-            start = self._start(step.offset, first) if length == 1 else 0
-            yield range(length), slice(start, None), None if length == 1 else "causal"
+        if plain and within and not self._composed:
+            yield range(length), slice(None), "causal"
             return
         for start in range(0, length, self._block):
             rows = range(start, min(start + self._block, length))

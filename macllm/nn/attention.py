@@ -46,7 +46,7 @@ class AttentionBlock(Module):
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
         spec = self.spec
         batch, length, _ = x.shape
-        qkv = self.qkv(x)
+        qkv = self["qkv"](x)
         if spec.qk_norm is not None and spec.qk_norm.over == "all":
             qkv = self._normalized_whole(qkv)
         if spec.clip is not None:
@@ -72,7 +72,8 @@ class AttentionBlock(Module):
         if gate is not None:
             y = y * mx.sigmoid(gate)
         y = y.swapaxes(1, 2).reshape(batch, length, -1)
-        return self.o(self.out_norm(y) if "out_norm" in self else y)
+        out: mx.array = self["o"](self["out_norm"](y) if "out_norm" in self else y)
+        return out
 
     def _own(self, heads: mx.array, step: Step) -> tuple[mx.array, mx.array, mx.array]:
         """Queries (B, H, L, d), keys and values (B, K, L, d)."""
@@ -81,7 +82,7 @@ class AttentionBlock(Module):
         else:
             qk, v = mx.split(heads, [self._rotated], axis=1)
         if "v_norm" in self:
-            v = self.v_norm(v)
+            v = self["v_norm"](v)
         q, k = mx.split(self._placed(qk, step), [self.spec.heads], axis=1)
         return q, k, v
 
@@ -106,12 +107,13 @@ class AttentionBlock(Module):
     def _normalized(self, heads: mx.array) -> mx.array:
         norm = self.spec.qk_norm
         if self.spec.source is not None or (norm is not None and not norm.norm.weight):
-            return self.q_norm(heads)  # without weights it is the same for keys
+            one: mx.array = self["q_norm"](heads)  # without weights it is the same for keys
+            return one
         q, k = mx.split(heads, [self.spec.heads], axis=1)
-        return mx.concatenate([self.q_norm(q), self.k_norm(k)], axis=1)
+        return mx.concatenate([self["q_norm"](q), self["k_norm"](k)], axis=1)
 
     def _normalized_whole(self, qkv: mx.array) -> mx.array:
         """All queries, and all keys, of (B, L, (H + 2K) d) normalized as one vector each."""
         spec = self.spec
         q, k, rest = mx.split(qkv, [spec.heads * spec.head_dim, self._rotated * spec.head_dim], axis=-1)
-        return mx.concatenate([self.q_norm(q), self.k_norm(k), rest], axis=-1)
+        return mx.concatenate([self["q_norm"](q), self["k_norm"](k), rest], axis=-1)

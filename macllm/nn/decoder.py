@@ -1,6 +1,7 @@
 """The one decoder: embedding, layers, norm, head. Reads a ``ModelSpec`` and knows no architecture."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -41,6 +42,8 @@ class Decoder(Module):
         self.layers = [
             layer_block(layer, parameters, f"layers.{index}") for index, layer in enumerate(spec.layers)
         ]
+        ends = [0, *accumulate(len(layer.caches) for layer in spec.layers)]
+        self._spans = tuple(slice(*span) for span in pairwise(ends))  # of the caches, one a layer
         for source in spec.sources:
             self.layers[source].mixer.lends = True
         self.norm = make_norm(spec.norm, parameters, "norm")
@@ -80,13 +83,11 @@ class Decoder(Module):
         x = self._embedded(tokens, step)
         if self.frame is not None:
             x = self.frame.begin(tokens, x, step)
-        start = 0
-        for index, (spec, layer) in enumerate(zip(self.spec.layers, self.layers, strict=True)):
+        for index, (span, layer) in enumerate(zip(self._spans, self.layers, strict=True)):
             if between is not None and index > 0:
                 between(x)
-            step.layer, end = index, start + len(spec.caches)
-            x = layer(x, step, caches[start:end] if caches is not None else ())
-            start = end
+            step.layer = index
+            x = layer(x, step, caches[span] if caches is not None else ())
         return self.frame.end(x) if self.frame is not None else x
 
     def _recompute(

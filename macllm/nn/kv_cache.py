@@ -58,10 +58,10 @@ class FullCache(_Buffers):
             capacity = -(-max(end, end * 9 // 8) // _STEP) * _STEP
             self.keys = self._move(keys, self.keys, 0, start, capacity)
             self.values = self._move(values, self.values, 0, start, capacity)
-        self.keys[..., start:end, :] = keys
-        self.values[..., start:end, :] = values
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
         self.offset = end
-        return self.keys[..., :end, :], self.values[..., :end, :]
+        return self.keys[:, :, :end], self.values[:, :, :end]
 
     def rewindable(self) -> int:
         return self.offset
@@ -110,11 +110,11 @@ class SlidingCache(_Buffers):
             self.values = self._move(values, self.values, *span)
             self._base = keep
         start, end = start - self._base, end - self._base
-        self.keys[..., start:end, :] = keys
-        self.values[..., start:end, :] = values
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
         first = end - min(self.offset, self.window - 1) - new
         self.offset += new
-        return self.keys[..., first:end, :], self.values[..., first:end, :]
+        return self.keys[:, :, first:end], self.values[:, :, first:end]
 
     def rewindable(self) -> int:
         if self._base == 0:

@@ -42,12 +42,12 @@ class Linear(Module):
         self._slices = uncopied_slices(*weight.shape) if copies else 1
 
     def __call__(self, x: mx.array) -> mx.array:
+        weight: mx.array = self["weight"]
+        bias: mx.array | None = self.get("bias")
         if self._slices > 1 and x.size == x.shape[-1]:
-            y = sliced_product(x, self.weight, self._slices)
-            return y + self.bias if "bias" in self else y
-        if "bias" in self:
-            return mx.addmm(self.bias, x, self.weight.T)
-        return x @ self.weight.T
+            y = sliced_product(x, weight, self._slices)
+            return y if bias is None else y + bias
+        return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
         yield from _by_part(self.parts, Dense(self.weight), self.get("bias"))

@@ -26,9 +26,10 @@ class MLPBlock(Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, L, D) to (B, L, D)."""
-        y = self.up(x)
+        y: mx.array = self["up"](x)
         if self._gate is not None:
             y = self._gate(*mx.split(y, 2, axis=-1))  # (B, L, hidden) each
         else:
-            y = self.activation(y) if "activation" in self else self._activate(y)
-        return self.down(self.down_norm(y) if "down_norm" in self else y)
+            y = self["activation"](y) if "activation" in self else self._activate(y)
+        out: mx.array = self["down"](self["down_norm"](y) if "down_norm" in self else y)
+        return out

@@ -19,9 +19,10 @@ class RMSNorm(Module):
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        if self.weight is None or self.weight.ndim == 1:
-            return mx.fast.rms_norm(x, self.weight, self.eps)
-        return mx.fast.rms_norm(x, None, self.eps) * self.weight
+        weight: mx.array | None = self.get("weight")
+        if weight is None or weight.ndim == 1:
+            return mx.fast.rms_norm(x, weight, self.eps)
+        return mx.fast.rms_norm(x, None, self.eps) * weight
 
 
 class LayerNorm(Module):
@@ -34,10 +35,12 @@ class LayerNorm(Module):
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        if self.weight is None or self.weight.ndim == 1:
-            return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
-        y = mx.fast.layer_norm(x, None, None, self.eps) * self.weight
-        return y if self.bias is None else y + self.bias
+        weight: mx.array | None = self.get("weight")
+        bias: mx.array | None = self.get("bias")
+        if weight is None or weight.ndim == 1:
+            return mx.fast.layer_norm(x, weight, bias, self.eps)
+        y = mx.fast.layer_norm(x, None, None, self.eps) * weight
+        return y if bias is None else y + bias
 
 
 class GatedRMSNorm(Module):
@@ -60,10 +63,11 @@ class GatedRMSNorm(Module):
         return self._normalized(self._gate(z, y))
 
     def _normalized(self, y: mx.array) -> mx.array:
+        weight: mx.array = self["weight"]
         if self._groups == 1:
-            return mx.fast.rms_norm(y, self.weight, self.eps)
+            return mx.fast.rms_norm(y, weight, self.eps)
         parts = y.reshape(*y.shape[:-1], self._groups, -1)
-        return mx.fast.rms_norm(parts, None, self.eps).reshape(y.shape) * self.weight
+        return mx.fast.rms_norm(parts, None, self.eps).reshape(y.shape) * weight
 
 
 AnyNorm: TypeAlias = RMSNorm | LayerNorm

@@ -6,7 +6,6 @@ from functools import cache
 from typing import TypeAlias
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
 
 from macllm.nn.step import Step
 from macllm.spec import (
@@ -24,13 +23,12 @@ from macllm.spec import (
 Rotation: TypeAlias = Callable[[mx.array, int | mx.array], mx.array]
 
 
-class RotaryEmbedding(Module):
+class RotaryEmbedding:
     """Rotates the first ``dims`` of each head by its position. Layers with the same ``Rope`` share one."""
 
     late = False  # whether the keys before are turned anew with every token, so that a cache holds them as they are
 
     def __init__(self, rope: Rope) -> None:
-        super().__init__()
         self.dims = rope.dims
         self._interleaved = rope.interleaved
         self._periods = mx.array(periods(rope), dtype=mx.float32)  # (dims / 2,)
