@@ -6,7 +6,7 @@ import pytest
 from tiny import config_of, difference, native, read_config, reference, tokens, variants
 
 from macllm.families import spec_from_config
-from macllm.spec import State
+from macllm.spec import MoE, State
 from macllm.weights.companions import portable
 
 TOLERANCE = 1e-4  # relative; measured: 4e-6
@@ -40,7 +40,10 @@ def test_all_forms_of_a_config_mean_the_same(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", variants())
 def test_layers_beyond_the_window_see_no_further(variant: str) -> None:
-    """A token out of every window's reach changes nothing; one within full attention's reach does."""
+    """A token out of every window's reach changes nothing; one within full attention's reach does.
+
+    In mixtures nothing but rounding: an expert takes the rows of all tokens that chose it as one product.
+    """
     model = native(variant)
     changed = [*IDS[0]]
     changed[0] = (changed[0] + 1) % model.spec.vocab
@@ -51,4 +54,5 @@ def test_layers_beyond_the_window_see_no_further(variant: str) -> None:
         caches = layer.caches
         unbounded = any(isinstance(cache, State) or cache.reach is None for cache in caches)
         reach += LENGTH if unbounded else max((cache.reach - 1 for cache in caches), default=0)
-    assert (apart > 0) == (reach >= LENGTH - 1)
+    rounding = 1e-5 if any(isinstance(layer.channel, MoE) for layer in model.spec.layers) else 0.0
+    assert (apart > rounding) == (reach >= LENGTH - 1)
