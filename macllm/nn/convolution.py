@@ -27,12 +27,13 @@ class CausalConvolution(Module):
     def __call__(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
         """Inputs (B, L, C) after a tail (B, K - 1, C) or none, to outputs (B, L, C) and the tail after them."""
         batch, length, channels = x.shape
+        weight: mx.array = self["weight"]
         if tail is None:
-            tail = mx.zeros((batch, self.weight.shape[1] - 1, channels), x.dtype)
+            tail = mx.zeros((batch, weight.shape[1] - 1, channels), x.dtype)
         inputs = mx.concatenate([tail, x], axis=1)  # (B, K - 1 + L, C)
-        y = self._convolve(inputs, self.weight)
+        y = self._convolve(inputs, weight)
         if "bias" in self:
-            y = y + self.bias
+            y = y + self["bias"]
         if self._activate is not None:
             y = self._activate(y)
         tail = inputs[:, length:]

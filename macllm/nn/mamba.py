@@ -40,29 +40,30 @@ class MambaBlock(Module):
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
-        x, z = mx.split(self.in_proj(x), 2, axis=-1)  # (B, L, I) each
+        x, z = mx.split(self["in_proj"](x), 2, axis=-1)  # (B, L, I) each
         valid = step.valid
         inputs = (x,) if valid is None else (mx.where(valid[..., None], x, 0), valid)
-        return self.out_proj(self._gate(z, run(self._recurrence, inputs, caches)))
+        out: mx.array = self["out_proj"](self._gate(z, run(self._recurrence, inputs, caches)))
+        return out
 
     def _recurrence(self, inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:
         x, *valid = inputs
         tail, state = states if states is not None else (None, None)
-        x, tail = self.conv(x, tail)
+        x, tail = self["conv"](x, tail)
         dt, b, c = self._selected(x)
-        dt = compiled(time_steps)(self.dt_proj(dt), self.dt_bias)
+        dt = compiled(time_steps)(self["dt_proj"](dt), self["dt_bias"])
         if valid:
             dt = mx.where(valid[0][..., None], dt, 0)
-        y, state = scan(Inputs(x, dt, b, c, self._rates, self.D), state)
+        y, state = scan(Inputs(x, dt, b, c, self["_rates"], self["D"]), state)
         return y.astype(x.dtype), (tail, state)
 
     def _selected(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """(B, L, I) to what leads to the time steps (B, L, R), and B and C (B, L, N) each."""
         rank, state = self.spec.rank, self.spec.state
-        dt, b, c = mx.split(self.x_proj(x), [rank, rank + state], axis=-1)
+        dt, b, c = mx.split(self["x_proj"](x), [rank, rank + state], axis=-1)
         if self.spec.norm is None:
             return dt, b, c
-        return self.dt_norm(dt), self.b_norm(b), self.c_norm(c)
+        return self["dt_norm"](dt), self["b_norm"](b), self["c_norm"](c)
 
 
 def time_steps(raw: mx.array, bias: mx.array) -> mx.array:
