@@ -6,10 +6,11 @@ when asked, is either imported for it; nothing is downloaded.
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
+from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten, tree_unflatten
 
 from macllm.errors import ConfigError, InputError
@@ -33,7 +35,11 @@ TOLERANCE = 1e-4  # relative to the largest logit
 TOKENS = 40  # of the prompt: longer than the tiny models' windows and original contexts
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Logits: TypeAlias = Callable[[list[list[int]]], Array]
+
+# Whose norms are stored less 1.
+_LESS_ONE = {"gemma", "gemma2", "gemma3_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
+# Whose scores are what q's norm makes of them.
+_UNSCALED = {"gemma3n_text", "gemma4_text"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,25 @@ class Parity:
         return max(self.whole, self.stepwise) < TOLERANCE
 
 
+@dataclass(frozen=True)
+class Original:
+    """A tiny random float32 model in its original implementation, and the folder it was saved to."""
+
+    name: str  # of the implementation, with its version
+    folder: Path
+    model: Any
+
+    def logits(self, rows: list[list[int]]) -> Array:
+        """Ids (B, L) to logits (B, L, V) in float32."""
+        if isinstance(self.model, Module):
+            return np.array(self.model(mx.array(rows)).astype(mx.float32))
+        import torch
+
+        with torch.no_grad():
+            found: Array = self.model(torch.tensor(rows)).logits.numpy()
+        return found
+
+
 def check(model_type: str) -> Parity:
     """Compares a native family with its original. Raises InputError where it is none."""
     if model_type not in FAMILIES:
@@ -59,16 +84,15 @@ def check(model_type: str) -> Parity:
     config = tiny_config(model_type)
     ids = random_tokens(TOKENS, config)
     with tempfile.TemporaryDirectory(prefix="macllm-parity-") as place:
-        folder = Path(place) / "model"
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # both report on saving
-            reference, original = _original(config, folder)
-        expected = original([ids])
-        model = build(open_model(folder))
+            original = write_original(config, Path(place) / "model")
+        expected = original.logits([ids])
+        model = build(open_model(original.folder))
         found = np.array(model(mx.array([ids])))
         caches = model.make_caches()
         steps = [model(mx.array([[token]]), caches) for token in ids]
         stepwise = np.array(mx.concatenate(steps, axis=1))
-    return Parity(model_type, reference, difference(found, expected), difference(stepwise, expected))
+    return Parity(model_type, original.name, difference(found, expected), difference(stepwise, expected))
 
 
 def build(files: ModelFiles) -> Decoder:
@@ -81,6 +105,7 @@ def build(files: ModelFiles) -> Decoder:
 def difference(found: Any, expected: Any) -> float:
     """The largest difference, relative to the largest expected value."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    assert found.shape == expected.shape
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
@@ -90,11 +115,22 @@ def random_tokens(count: int, config: Mapping[str, Any], seed: int = 0) -> list[
     return [generator.randrange(config["vocab_size"]) for _ in range(count)]
 
 
-def write_with_transformers(config: Mapping[str, Any], folder: Path, seed: int = 0) -> Any:
-    """A random float32 model of transformers, saved to ``folder``; returns it in evaluation mode.
+def write_original(config: Mapping[str, Any], folder: Path, seed: int = 0) -> Original:
+    """A random model of the class that the architecture comes from, saved to ``folder``.
 
-    Norms, biases and buffers are random too: ones and zeros would hide a missing one.
+    Norms, biases and buffers are random too: ones and zeros would hide a missing one. Raises ConfigError where
+    neither transformers nor mlx-lm knows the architecture.
     """
+    model_type = config["model_type"]
+    if find_spec("transformers") is not None and find_spec("torch") is not None:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        if SAME_AS.get(model_type, model_type) in CONFIG_MAPPING:
+            return _of_transformers(config, folder, seed)
+    return _of_mlx_lm(config, folder, seed)
+
+
+def _of_transformers(config: Mapping[str, Any], folder: Path, seed: int) -> Original:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -108,55 +144,37 @@ def write_with_transformers(config: Mapping[str, Any], folder: Path, seed: int =
     model = builder.from_config(made).to(torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            _randomize(name, parameter, from_zero="gemma" in model_type)
+            _randomize(name, parameter, model_type)
         for name, buffer in model.named_buffers():
-            if "bias" in name:  # of a router's choice
-                buffer.normal_(0.0, 0.3)
-            elif name.endswith(("act_fn.beta", "act_fn.eps")):
-                buffer.add_(-0.3 * torch.rand(()))
+            _randomize_buffer(name, buffer)
     model.save_pretrained(folder)
     if model_type in SAME_AS:
         file = folder / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": model_type}))
-    return model
+    return Original(f"transformers {version('transformers')}", folder, model)
 
 
-def _randomize(name: str, parameter: Any, *, from_zero: bool) -> None:
-    """``from_zero``: norms are stored less 1."""
+def _randomize(name: str, parameter: Any, model_type: str) -> None:
     if name.endswith("A_log"):
         parameter.uniform_(-5.0, 1.0)  # states that forget within a few tokens, and ones that hardly do
-    elif parameter.ndim == 1:
-        parameter.normal_(0.0 if "bias" in name or from_zero else 1.0, 0.3)
-    else:
+    elif parameter.ndim > 1:
         parameter.normal_(0.0, 0.2)
+    else:
+        parameter.normal_(0.0 if "bias" in name or model_type in _LESS_ONE else 1.0, 0.3)
+        if model_type in _UNSCALED and "q_norm" in name:
+            parameter.mul_(0.25)
 
 
-def _original(config: Mapping[str, Any], folder: Path) -> tuple[str, Logits]:
-    """What the original is called, and its logits."""
-    if find_spec("transformers") is not None and find_spec("torch") is not None:
-        import torch
-        import transformers
-
-        try:
-            model = write_with_transformers(config, folder)
-        except ValueError as error:  # transformers does not know the architecture
-            if "Unrecognized" not in str(error):
-                raise
-        else:
-
-            def logits(rows: list[list[int]]) -> Array:
-                with torch.no_grad():
-                    found: Array = model(torch.tensor(rows)).logits.numpy()
-                return found
-
-            return f"transformers {transformers.__version__}", logits
-    return _mlx_lm(config, folder)
+def _randomize_buffer(name: str, buffer: Any) -> None:
+    if "bias" in name:  # of a router's choice
+        buffer.normal_(0.0, 0.3)
+    elif name.endswith(("act_fn.beta", "act_fn.eps")):
+        buffer.sub_(0.2)
+    elif name.endswith("layer_scalar"):
+        buffer.uniform_(0.5, 1.5)
 
 
-def _mlx_lm(config: Mapping[str, Any], folder: Path, seed: int = 0) -> tuple[str, Logits]:
-    """mlx-lm's class with random weights, saved to ``folder``."""
-    from importlib.metadata import version
-
+def _of_mlx_lm(config: Mapping[str, Any], folder: Path, seed: int) -> Original:
     from mlx_lm.utils import _get_classes, save_config, save_model
 
     try:
@@ -168,20 +186,16 @@ def _mlx_lm(config: Mapping[str, Any], folder: Path, seed: int = 0) -> tuple[str
         ) from None
     mx.random.seed(seed)
     stated = portable(config, spec_from_config(config))  # mlx-lm wants some keys that may be left out
-    model = model_class(args_class.from_dict(stated))
+    model = model_class(args_class.from_dict(deepcopy(stated)))
     leaves: Any = tree_flatten(model.parameters())
-    random = [
-        (name, mx.random.normal(array.shape, scale=0.2) + (array.ndim == 1 and "bias" not in name))
-        for name, array in leaves
-    ]
-    model.update(tree_unflatten(random))
+    model.update(tree_unflatten([(name, _random(name, array)) for name, array in leaves]))
     mx.eval(model.parameters())
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, model)
     save_config(stated, folder / "config.json")
+    return Original(f"mlx-lm {version('mlx-lm')}", folder, model)
 
-    def logits(rows: list[list[int]]) -> Array:
-        found: Array = np.array(model(mx.array(rows)).astype(mx.float32))
-        return found
 
-    return f"mlx-lm {version('mlx-lm')}", logits
+def _random(name: str, array: mx.array) -> mx.array:
+    vector = array.ndim == 1
+    return mx.random.normal(array.shape, scale=0.3 if vector else 0.2) + (vector and "bias" not in name)

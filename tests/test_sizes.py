@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from tiny import config_of, decoder, native, tokens, variants, write_with_mlx_lm
+from tiny import config_of, native, tokens, variants, write_with_mlx_lm
 
 from macllm import sizes
 from macllm.families import spec_from_config

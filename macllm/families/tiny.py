@@ -5,7 +5,6 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,17 @@ SAME_AS: Mapping[str, str] = {"mimo": "qwen2", "kimi_k2": "deepseek_v3", "minima
 
 def tiny_config(model_type: str) -> dict[str, Any]:
     """A config of a few thousand parameters, the caller's own."""
-    entries = json.loads(_text())
-    own: dict[str, Any] = entries[model_type]
-    base: dict[str, Any] = {} if "vocab_size" in own else entries["base"]
+    own: dict[str, Any] = _entries()[model_type]
+    base = {} if "vocab_size" in own else base_config()
     return {**base, "model_type": model_type, **own}
 
 
-@cache
-def _text() -> str:
-    return (Path(__file__).parent / "tiny.json").read_text(encoding="utf-8")
+def base_config() -> dict[str, Any]:
+    """What most of them have in common."""
+    base: dict[str, Any] = _entries()["base"]
+    return base
+
+
+def _entries() -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads((Path(__file__).parent / "tiny.json").read_text(encoding="utf-8"))
+    return entries

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import write_reference
+from tiny import config_of, write_model
 
 from macllm.cli.main import main
 from macllm.engine.benchmark import Benchmark, measure, random_prompt, summarize
@@ -20,7 +20,7 @@ FIGURES = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench") / "tiny"
-    write_reference("llama", folder)
+    write_model(config_of("llama"), folder)
     return folder
 
 

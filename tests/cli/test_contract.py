@@ -22,7 +22,7 @@ QUESTION = "What is the capital of France?"
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model folder without a tokenizer."""
     folder = tmp_path_factory.mktemp("tiny")
-    tiny.write_reference("llama", folder)
+    tiny.write_model(tiny.config_of("llama"), folder)
     return folder
 
 

@@ -21,7 +21,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def folder(variant: str) -> Path:
         if variant not in made:
             made[variant] = tmp_path_factory.mktemp(variant)
-            tiny.write_reference(variant, made[variant])
+            tiny.write_model(tiny.config_of(variant), made[variant])
         return made[variant]
 
     return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import Reference, config_of, decoder, difference, tokens, write_model
+from tiny import config_of, decoder, difference, tokens, write_original
 
 from macllm.families import spec_from_config
 from macllm.families.blocks import alibi_slopes
@@ -51,7 +51,7 @@ def test_falcon_with_many_heads_differs_by_a_rounding_only(
     import torch
 
     config = {**config_of("falcon-rw"), "num_attention_heads": 32, "hidden_size": 128}
-    original = Reference(tmp_path, write_model(config, tmp_path))
+    original = write_original(config, tmp_path)
     found = np.array(decoder(tmp_path)(mx.array(IDS)))
     assert 1e-4 < difference(found, original.logits(IDS)) < 1e-2
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor)

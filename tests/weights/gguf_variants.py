@@ -7,7 +7,7 @@ from typing import Any
 
 import gguf_conversions  # noqa: F401 - enters them
 from gguf_converter import CONVERSIONS
-from tiny import Reference, config_of, reference, variants, write_model
+from tiny import Original, config_of, reference, variants, write_original
 
 # Variants that no file can say, and the part of the spec that it would lose.
 REFUSED = {
@@ -123,10 +123,10 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
-def written(variant: str) -> Reference:
+def written(variant: str) -> Original:
     """The model as transformers wrote it. Do not change the folder."""
     config = gguf_config(variant)
     if config == config_of(variant):
         return reference(variant)
     folder = Path(_scratch().name) / variant
-    return Reference(folder, write_model(config, folder))
+    return write_original(config, folder)
