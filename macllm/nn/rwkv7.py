@@ -35,7 +35,8 @@ class TimeMixBlock(Module):
         self.norm = _HeadNorm(parameters, f"{prefix}.norm", spec)
         self._mixes = mx.stack([self[f"mix_{name}"] for name in MIXED])[:, None, None]  # (6, 1, 1, D)
         self._unit = mx.full((spec.head_dim,), spec.head_dim**-0.5)
-        mx.eval(self._mixes, self._unit)
+        self._scales = [self._by_head(array) for array in (self.key_scale, self.rate_scale, self.bonus)]
+        mx.eval(self._mixes, self._unit, self._scales)
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with caches, their tokens come before and these are added to them."""
@@ -68,15 +69,14 @@ class TimeMixBlock(Module):
         """Outputs (B, L, D) before the gate."""
         dtype, length = inputs[0].dtype, inputs[0].shape[1]
         r, w, key, v, rate = (self._by_head(array.astype(mx.float32)) for array in inputs)
-        scales = (self._by_head(array) for array in (self.key_scale, self.rate_scale, self.bonus))
-        direction, k, log_w, rate, bonus = compiled(_decided)(r, w, key, rate, *scales)
+        direction, k, log_w, rate, bonus = compiled(_decided)(r, w, key, rate, *self._scales)
         direction = mx.fast.rms_norm(direction, self._unit, _LENGTH_EPS / self.spec.head_dim)
         given = Inputs(r, log_w, k, v, -direction, direction * rate)
         if states is not None and length == 1:
             y, state = single(given, states[0])
         else:
             y, state = chunked(given, states[0] if states is not None else None)
-        y = self.norm(y) + bonus * v
+        y = self.norm(y, bonus, v)
         return y.reshape(*inputs[0].shape).astype(dtype), (state,)
 
     def _by_head(self, array: mx.array) -> mx.array:
@@ -107,13 +107,14 @@ class _HeadNorm(Module):
         super().__init__()
         self.weight = parameters.vector(f"{name}.weight")  # (D,)
         self.bias = parameters.vector(f"{name}.bias")
+        self._by_head = [array.reshape(spec.heads, spec.head_dim) for array in (self.weight, self.bias)]
         self._eps = spec.norm.eps
+        mx.eval(self._by_head)
 
-    def __call__(self, y: mx.array) -> mx.array:
-        """(B, L, H, N) to (B, L, H, N)."""
-        heads = y.shape[2:]
+    def __call__(self, y: mx.array, bonus: mx.array, v: mx.array) -> mx.array:
+        """(B, L, H, N) to (B, L, H, N), with as much of the values as the bonus (B, L, H, 1) says."""
         normal = mx.fast.layer_norm(y, None, None, self._eps)
-        return normal * self.weight.reshape(heads) + self.bias.reshape(heads)
+        return compiled(_finished)(normal, *self._by_head, bonus, v)
 
 
 def shifted(inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:
@@ -133,6 +134,10 @@ def _mixed(x: mx.array, before: mx.array, mixes: mx.array) -> list[mx.array]:
 
 def _blended(x: mx.array, before: mx.array, mix: mx.array) -> mx.array:
     return x + (before - x) * mix
+
+
+def _finished(y: mx.array, weight: mx.array, bias: mx.array, bonus: mx.array, v: mx.array) -> mx.array:
+    return y * weight + bias + bonus * v
 
 
 def _decided(
