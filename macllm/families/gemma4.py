@@ -113,8 +113,9 @@ def _heads(c: Config, kinds: list[str], base: Attention, keys_only: bool) -> lis
             (width, kv_heads) if kind == "full_attention" else (base.head_dim, base.kv_heads)
             for kind in kinds
         ]
-    stated = c.part("per_layer_config")
-    layers = [stated.part(str(index)) for index in range(len(kinds))]
+    # by the layers' numbers, with as many digits as the last one has
+    stated, digits = c.part("per_layer_config"), len(str(len(kinds) - 1))
+    layers = [stated.part(f"{index:0{digits}}") for index in range(len(kinds))]
     return [
         (layer.integer("head_dim", base.head_dim, low=2), layer.integer("num_key_value_heads", base.kv_heads))
         for layer in layers

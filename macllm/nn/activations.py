@@ -128,6 +128,17 @@ def gate_function(activation: Activation) -> Gate:
 
 
 @cache
+def soft_cap(cap: float, *, wide: bool = False) -> Function:
+    """The function ``cap * tanh(x / cap)``, computed in float32 and, ``wide``, given back in it (Gemma 2)."""
+
+    def capped(x: mx.array) -> mx.array:
+        y = mx.tanh(x.astype(mx.float32) / cap) * cap
+        return y if wide else y.astype(x.dtype)
+
+    return mx.compile(capped, shapeless=True) if mx.default_device() == mx.gpu else capped
+
+
+@cache
 def _compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
     return mx.compile(function, shapeless=True)
 

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import mlx.core as mx
 
+from macllm.nn.activations import soft_cap
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
 from macllm.nn.step import Step
 
@@ -65,6 +66,8 @@ class Attend:
 
     def _one(self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None) -> mx.array:
         scores = self._scores
+        if scores.softcap is not None and sinks is None and not slow_exponential():
+            return capped(q, k, v, scores.scale, mask, scores.softcap)
         if self._composed:
             return composed(q, k, v, scores.scale, mask, scores.softcap, sinks)
         return fused(q, k, v, scores.scale, mask, sinks)
@@ -115,6 +118,27 @@ def fused(
 ) -> mx.array:
     """(B, H, L, d) over (B, K, S, d) to (B, H, L, d), H a multiple of K, by MLX's kernel."""
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask, sinks=sinks)
+
+
+def capped(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask, softcap: float) -> mx.array:
+    """:func:`composed` with soft-capped scores and MLX's softmax: few kernels where exponentials are quick."""
+    batch, heads, length, width = q.shape
+    kv_heads, keys = k.shape[1], k.shape[2]
+    rows = (q * scale).reshape(
+        batch, kv_heads, -1, width
+    )  # the query heads of a group are rows of one product
+    scores = soft_cap(softcap, wide=True)(rows @ k.swapaxes(2, 3))  # (B, K, G L, S)
+    if mask is not None:
+        bias = (
+            mx.where(mx.tri(length, keys, keys - length, mx.bool_), 0.0, -mx.inf)
+            if isinstance(mask, str)
+            else mask
+        )
+        if bias.dtype == mx.bool_:
+            bias = mx.where(bias, 0.0, -mx.inf)
+        scores = (scores.reshape(batch, heads, length, keys) + bias).reshape(scores.shape)
+    y = mx.softmax(scores, axis=-1).astype(v.dtype) @ v
+    return y.reshape(batch, heads, length, -1)
 
 
 def composed(

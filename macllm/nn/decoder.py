@@ -6,6 +6,7 @@ from itertools import accumulate, pairwise
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from macllm.nn.activations import soft_cap
 from macllm.nn.cache import LayerCache, make_caches
 from macllm.nn.layers import frame_block, layer_block
 from macllm.nn.linear import Linear, PackedLinear
@@ -117,7 +118,7 @@ class Decoder(Module):
             y = y + self.head_bias
         if spec.logit_scale is not None:
             y = y * spec.logit_scale
-        return y if spec.logit_cap is None else mx.tanh(y / spec.logit_cap) * spec.logit_cap
+        return y if spec.logit_cap is None else soft_cap(spec.logit_cap)(y)
 
     def __call__(self, tokens: mx.array, caches: Sequence[LayerCache] | None = None) -> mx.array:
         """Ids (B, L) to logits (B, L, V)."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from macllm.nn import activations
-from macllm.nn.attend import Mask, composed, fused
+from macllm.nn.attend import Mask, capped, composed, fused
 from macllm.nn.linear import sliced_product, uncopied_slices
 from macllm.nn.rope import RotaryEmbedding, rotary
 from macllm.nn.step import Step
@@ -100,3 +100,15 @@ def test_a_row_times_a_matrix_in_slices(outputs: int, inputs: int) -> None:
 def test_a_matrix_that_no_slicing_helps_stays_whole() -> None:
     assert uncopied_slices(50_021, 64) == 1  # a prime number of rows
     assert uncopied_slices(1000, 100_000) == 1  # rows so long that a slice would have but a few
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 77), (20, 20), (20, 60)])
+def test_capped_attention_equals_the_composed_one(heads: tuple[int, int], queries: int, keys: int) -> None:
+    """With MLX's softmax, as where exponentials are quick: causal, masked, and with numbers added."""
+    q, k, v = (array(2, heads[0], queries, 16), *(array(2, heads[1], keys, 16) for _ in range(2)))
+    masked = mx.array(RNG.random((queries, keys)) < 0.5) | (mx.arange(keys) == 0)
+    for mask in ("causal", masked, array(heads[0], queries, keys)):
+        close(capped(q, k, v, 0.5, mask, 1.5), composed(q, k, v, 0.5, mask, 1.5))
+    if queries == 1:
+        close(capped(q, k, v, 0.5, None, 1.5), composed(q, k, v, 0.5, None, 1.5))

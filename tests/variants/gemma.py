@@ -122,6 +122,11 @@ VARIANTS: dict[str, Any] = {
             "rope_parameters": GEMMA4_ROPES,
         },
     ),
+    "gemma4-twelve-layers": (  # whose numbers have two digits
+        "gemma4_text",
+        {"head_dim": 8, "global_head_dim": 16, "sliding_window": 8, "num_hidden_layers": 12}
+        | {"vocab_size_per_layer_input": 99, "hidden_size_per_layer_input": 8},
+    ),
     "gemma4-untied": ("gemma4_text", {**GEMMA4, "tie_word_embeddings": False, "use_double_wide_mlp": False}),
 }
 _ROUNDED = "the embedding's scale is rounded to bfloat16"
