@@ -91,6 +91,26 @@ class Scaled:
 
 
 @dataclass(frozen=True)
+class HeadTurns:
+    """Heads in ``groups``, ``width`` rows each, stored as the first of every group, the second of every, ...
+
+    Only rows from ``first`` on. ``columns``: along the other axis.
+    """
+
+    groups: int
+    width: int
+    first: int = 0
+    columns: bool = False
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The canonical tensors, all of one shape, are one stored stack; ``between``: further axes after its first."""
+
+    between: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Decay:
     """The canonical tensor is the logarithm of a decay, the stored one the decay below 0: ``-exp(A_log)``."""
 
@@ -118,6 +138,8 @@ Operation: TypeAlias = (
     | Squeezed
     | Reshaped
     | Scaled
+    | HeadTurns
+    | Apart
     | Decay
     | Absent
     | Each

@@ -10,9 +10,11 @@ from macllm.errors import CheckpointError
 from macllm.nn.stored import Dense, Packed, Stored, concatenate, stack
 from macllm.spec.names import (
     Absent,
+    Apart,
     Decay,
     Each,
     HeadPairs,
+    HeadTurns,
     Joined,
     LatentHeads,
     Offset,
@@ -26,6 +28,8 @@ from macllm.spec.names import (
 )
 from macllm.spec.tensor import TensorSpec
 
+_GROUP = 32  # weights: of GGUF's packed matrices
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -38,9 +42,8 @@ class Relation:
     @property
     def moves_whole_groups(self) -> bool:
         """Whether packed matrices pass with their codes: nothing is done across the groups of their inputs."""
-        return not any(
-            isinstance(each, Transposed | LatentHeads | Offset | Scaled) for each in self.operations
-        )
+        across = (Transposed, LatentHeads, Offset, Scaled)
+        return not any(isinstance(each, across) or _tears_groups(each) for each in self.operations)
 
     def load(self, stored: Sequence[Stored]) -> list[Stored]:
         """The canonical tensors."""
@@ -75,6 +78,9 @@ class Relation:
                 return [_transposed(keys), values]
             case Absent():
                 return [Dense(mx.zeros(tensor.shape)) for tensor in self.canonical]
+            case Apart(between):
+                whole = tensors[0].map(lambda a: a.reshape(a.shape[0], *a.shape[1 + len(between) :]))
+                return [whole.rows(index) for index in range(len(self.canonical))]
             case Each(own):
                 pairs = zip(self._apart(own), tensors, strict=True)
                 return [relation.load([tensor])[0] for relation, tensor in pairs]
@@ -96,6 +102,8 @@ class Relation:
                 return [concatenate([keys, values], axis=1).map(lambda a: a.flatten(0, 1))]
             case Absent():
                 return []
+            case Apart(between):
+                return [stack(tensors).map(lambda a: a.reshape(a.shape[0], *between, *a.shape[1:]))]
             case Each(own):
                 pairs = zip(self._apart(own), tensors, strict=True)
                 return [relation.store([tensor])[0] for relation, tensor in pairs]
@@ -110,6 +118,12 @@ class Relation:
                 return tensor if self._vectors else _transposed(tensor)
             case HeadPairs(width):
                 return tensor.rows(_head_order(tensor.shape[0], width, stored=stored))
+            case HeadTurns(columns=True):
+                return _turned_columns(tensor, operation, stored=stored)
+            case HeadTurns(groups, width, first):
+                order = _turns((tensor.shape[0] - first) // width, groups, stored=stored)
+                rows = (order[:, None] * width + mx.arange(width)).reshape(-1) + first
+                return tensor.rows(mx.concatenate([mx.arange(first), rows]))
             case Decay():
                 values = _values(tensor).astype(mx.float32)
                 return Dense(mx.log(-values) if stored else -mx.exp(values))
@@ -189,6 +203,28 @@ def _by_row(factors: Sequence[float], rows: Sequence[int], axis: int) -> mx.arra
 def _head_order(rows: int, width: int, *, stored: bool) -> mx.array:
     pairs = (width // 2, 2) if stored else (2, width // 2)
     return mx.arange(rows).reshape(-1, *pairs).swapaxes(1, 2).reshape(-1)
+
+
+def _turns(heads: int, groups: int, *, stored: bool) -> mx.array:
+    """Where each head is taken from."""
+    pairs = (heads // groups, groups) if stored else (groups, heads // groups)
+    return mx.arange(heads).reshape(*pairs).swapaxes(0, 1).reshape(-1)
+
+
+def _tears_groups(operation: Operation) -> bool:
+    """Whether heads along the inputs are not made of whole groups of any size that files have."""
+    return isinstance(operation, HeadTurns) and operation.columns and operation.width % _GROUP != 0
+
+
+def _turned_columns(tensor: Stored, turns: HeadTurns, *, stored: bool) -> Stored:
+    """Of a packed matrix the values where a head is not made of whole groups of weights."""
+    if isinstance(tensor, Packed):
+        q = tensor.quantization
+        if turns.width % q.group_size or turns.width * q.bits % 32:
+            tensor = Dense(_values(tensor))
+    heads = tensor.shape[-1] // turns.width
+    order = _turns(heads, turns.groups, stored=stored)
+    return tensor.map(lambda a: a.reshape(*a.shape[:-1], heads, -1)[..., order, :].reshape(a.shape))
 
 
 def _transposed(tensor: Stored) -> Stored:

@@ -76,8 +76,8 @@ class Conversion:
         self.tensors = dict(tensors)
         self.keys: dict[str, Any] = {}
         self.named: dict[str, Values] = {}  # tensors under GGUF names already
-        self._architecture, change = _entry(config)
-        self.layers: int = self.find("num_hidden_layers", "n_layer", "n_layers")
+        self.architecture, change = _entry(config)
+        self.layers: int = self.find("num_hidden_layers", "n_layer", "n_layers", default=0)
         self.general()
         change(self)
 
@@ -201,7 +201,7 @@ class Conversion:
 
     def converted(self) -> Iterator[tuple[str, Values]]:
         """The tensors under the format's names."""
-        names = gguf.get_tensor_name_map(self._architecture, self.layers)
+        names = gguf.get_tensor_name_map(self.architecture, self.layers)
         tied = self.config.get("tie_word_embeddings", "gemma" in self.config["model_type"])
         for name, values in self.tensors.items():
             if name.endswith("lm_head.weight") and tied:
@@ -215,7 +215,7 @@ class Conversion:
 
     def write(self, path: Path, keys: Mapping[str, Any] | None = None) -> Path:
         """Writes the file; ``keys`` (a tokenizer's, say) are added to what the config says, None removes one."""
-        name = gguf.MODEL_ARCH_NAMES[self._architecture]
+        name = gguf.MODEL_ARCH_NAMES[self.architecture]
         writer = gguf.GGUFWriter(path, name)
         for key, value in (
             {f"{name}.{key}": value for key, value in self.keys.items()} | dict(keys or {})

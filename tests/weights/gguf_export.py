@@ -15,6 +15,7 @@ from macllm.spec import ModelSpec
 from macllm.weights.gguf.metadata import describe
 from macllm.weights.gguf.names import gguf_naming
 from macllm.weights.names import hugging_face
+from macllm.weights.safetensors import folder_form
 
 
 def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[str, Any]) -> Path:
@@ -25,7 +26,7 @@ def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[st
     for key, value in (description.keys | dict(keys)).items():
         if key != "general.architecture":
             add_key(writer, key, value)
-    for name, values in exported(spec, tensors_of(folder)).items():
+    for name, values in exported(spec, folder).items():
         writer.add_tensor(name, values)
     for name, factors in description.factors.items():
         writer.add_tensor(name, np.array(factors, np.float32))
@@ -36,10 +37,10 @@ def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[st
     return path
 
 
-def exported(spec: ModelSpec, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def exported(spec: ModelSpec, folder: Path) -> dict[str, np.ndarray]:
     """The tensors of a folder under GGUF's names, by way of the canonical ones."""
-    canonical: dict[str, Stored] = {}
-    for relation in hugging_face(spec, "hub", tensors).relations():
+    tensors, canonical = tensors_of(folder), dict[str, Stored]()
+    for relation in hugging_face(spec, folder_form(folder), tensors).relations():
         loaded = relation.load([Dense(mx.array(tensors[name])) for name in relation.stored])
         canonical |= {tensor.name: one for tensor, one in zip(relation.canonical, loaded, strict=True)}
     result = {}

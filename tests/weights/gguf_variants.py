@@ -1,5 +1,6 @@
 """Which of the tiny models GGUF can hold, what has to differ in some for that, and what it has no words for."""
 
+import math
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,27 @@ REFUSED = {
     "mamba2-limits": "shortest_step",
     "lfm2-moe-many": "expert_weights_scale",
     "lfm2-moe-raw-weights": "expert_weights_norm",
+    "cohere-multi-head-biases-untied": "bias",
+    "cohere2-wide-window": "bias",
+    "cohere2-pattern": "tied",
+    "phimoe": "jitter",
+    "phimoe-many": "jitter",
+    "phimoe-short": "temperature",
+    "ministral3-tied": "attention_factor",
+    "phi-norms-tied": "qk_norm",
+    "gemma3n-unscaled": "scaled_side",
+    "granite-hybrid-untied": "shortest_step",
+    "nemotron-h-latent": "feed_forward_length",
+    "falcon-h1-tied": "logit_scale",
+    "falcon-h1-biases": "norm_first",
+    "gpt-oss-truncated-yarn": "truncate",
+    "qwen3-next-tied": "expert_weights_norm",
+    "qwen3-next-some-dense": "leading_dense_block_count",
+    "deepseek-v2": "attention_factor",
+    "deepseek-v2-lite-wide-latent": "attention_factor",
+    "internlm3-dynamic": "scaling",
+    "deepseek-v2-biases": "bias",
+    "deepseek-v2-many": "attention_factor",
     "deepseek-v3-yarn": "attention_factor",
     "deepseek-v3-whole-queries": "interleaved",
     "deepseek-v3-one-group": "bias",
@@ -71,12 +93,30 @@ NOT_CONVERTED = {
     "gpt-neox-whole-rope",  # it has no key for the base
     "mamba-odd",  # it knows one factor from states to channels
     "lfm2-biases",  # llama.cpp has none
+    "cohere2-layer-types",  # it has no key for the pattern
+    "ministral3-window",  # nor for the window
+    "starcoder2-window",
+    "phi",  # it takes all heads for key heads, and four times the width as well
+    "phi-all-turns",
+    "phi-multi-head",
+    "gemma3n",  # it fills up the table of what layers get, which the model takes the first row of
+    "gemma3n-active",
+    "gemma3n-all-keys",
+    "gemma4-keys-are-values",  # it leaves a cap out that is none, and llama.cpp then takes one
+    "gpt-oss-layer-types",  # it has no key for the pattern
+    "nemotron-h-words",  # it does not know the newer word for feed-forward layers
+    "granite-hybrid-attention",  # nor for those that attend
+    "glm-head-dim",  # it has no key for the width of heads
+    "phi3-longrope-long",  # it divides by the logarithm of the first context
 }
 # What llama.cpp refuses to load, though its converter writes it.
 NOT_RUN = {
     "ernie4_5-biases",  # it has no biases, or not these
     "hunyuan_v1_dense-biases",
     "qwen3-biases",
+    "gemma4",  # the last layers with keys are of both kinds there
+    "gemma4-untied",
+    "gemma4-many-experts-shared",  # its GELU, which is rounded, turns close choices of experts over
     "seed_oss-biases",
     "seed_oss-out-bias",
     "olmo3-wide-window",
@@ -89,26 +129,98 @@ NOT_RUN = {
     "olmo2-biases",
     "gpt-neox-half-rope-tied",  # the output has to be stored
     "olmo2-tied",
+    "minimax-m2-tied",
     "olmo3-full",
     "olmoe-many",
+    "arcee-biases",
+    "olmo-biases-tied",
+    "stablelm-biases-tied",
+    "starcoder2-no-biases-untied",
+    "phimoe-window",
+    "cohere-head-norms",  # it knows that of so many layers some have them
+    "phi3-window",  # it leaves the window out
+    "phi3-longrope-short",  # it decides by the length of its cache
+    "phi3-longrope-old-name",
+    "phimoe-as-released",  # it chooses experts otherwise
+    "deepseek-v2-lite",  # it knows that from the number of layers
+    "granite-hybrid-many",
+    "nemotron-h-biases",
+    "nemotron-h-groups",
+    "qwen3-next",  # see FURTHER
+    "qwen3-next-many",
+    "qwen3-5",
+    "qwen3-5-tied",
+    "qwen3-5-moe",
+    "qwen3-5-moe-many",
+    "gemma3n-defaults",  # of fewer than 20 layers all have keys there
+    "gemma3n-four-streams",
+    "rwkv7",  # heads are as wide as its vectors there
+    "rwkv7-tied",
+    "rwkv7-hub",
+    "deepseek-v2-grouped",  # a group is as good as its best two there
 }
 # Numbers that no key holds: readers take the width of a head, or the only value there is.
 IMPLIED: dict[str, Any] = {
     "gemma2": lambda config: {"query_pre_attn_scalar": config["head_dim"]},
     "gemma3_text": lambda config: {"query_pre_attn_scalar": config["head_dim"]},
 }
+_TEMPERATURE = (1 + math.log(512 / 64) / math.log(64)) ** 0.5  # of a context eight times the first
+_SECTIONS = {
+    "rope_type": "default",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 0.25,
+    "mrope_section": [1, 1, 0],  # pairs of a head that turn by the axes of an image
+}
+# Variants of our own: what they differ in from one of the tiny models.
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "deepseek-v2-grouped": (
+        "deepseek-v2",
+        {"rope_scaling": {**config_of("deepseek-v2")["rope_scaling"], "mscale_all_dim": 0.707}},
+    ),
+    # llama.cpp has keys and values of one width, and four states
+    "qwen3-next-square": ("qwen3-next", {"linear_value_head_dim": 12}),
+    "qwen3-5-square": ("qwen3-5", {"linear_value_head_dim": 12, "rope_parameters": _SECTIONS}),
+    "qwen3-5-moe-square": ("qwen3-5-moe", {"linear_value_head_dim": 12, "rope_parameters": _SECTIONS}),
+    "gemma4-keys-are-values-plain": (
+        "gemma4-keys-are-values",
+        {"attention_bias": False, "final_logit_softcapping": 30.0},
+    ),
+    "gemma4-two-shared": ("gemma4", {"num_kv_shared_layers": 2}),
+    "gemma3n-four-streams": ("gemma3n", {"altup_num_inputs": 4, "vocab_size_per_layer_input": 99}),
+    "phi3-longrope-long-first": (
+        "phi3-longrope-short",
+        {"original_max_position_embeddings": 400},
+    ),
+    "rwkv7-wide-heads": ("rwkv7", {"head_dim": 64, "hidden_size": 128, "norm_eps": 1e-5}),
+    "phi-as-released": ("phi", {"num_key_value_heads": None, "intermediate_size": 4 * 48}),
+    "phimoe-as-released": (
+        "phimoe-short",
+        {
+            "router_jitter_noise": 0.01,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0, 1.1, 1.3, 1.9],
+                "long_factor": [1.2, 2.5, 8.0, 30.0],
+                "short_mscale": _TEMPERATURE,
+                "long_mscale": _TEMPERATURE,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+}
 
 
 def gguf_config(variant: str) -> dict[str, Any]:
     """The variant's config, with what files take as given."""
-    config = config_of(variant)
+    base, changes = FURTHER.get(variant, (variant, {}))
+    config = config_of(base) | changes
     implied = IMPLIED.get(config["model_type"])
     return config | (implied(config) if implied is not None else {})
 
 
 def gguf_variants() -> list[str]:
     """The variants that a file can hold."""
-    known = [name for name in variants() if config_of(name)["model_type"] in CONVERSIONS]
+    known = [name for name in (*variants(), *FURTHER) if gguf_config(name)["model_type"] in CONVERSIONS]
     return [name for name in known if name not in REFUSED]
 
 
@@ -126,7 +238,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 def written(variant: str) -> Original:
     """The model as transformers wrote it. Do not change the folder."""
     config = gguf_config(variant)
-    if config == config_of(variant):
+    if variant in variants() and config == config_of(variant):
         return reference(variant)
     folder = Path(_scratch().name) / variant
     return write_original(config, folder)

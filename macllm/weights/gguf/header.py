@@ -77,28 +77,32 @@ class Header:
     def only(self, key: str, *expected: Any) -> None:
         """A key that may be missing but not have another value."""
         value = self.get(key)
+        value = shortest(value) if isinstance(value, float) else value
         if value is not None and value not in expected:
             raise self.wrong(key, value, " or ".join(map(repr, expected)))
 
     def layers(self, key: str, count: int, *, low: int = 0) -> list[int] | None:
-        """Whole numbers, one a layer; a single one counts for all. None where the key is missing."""
+        """Whole numbers, one a layer; a single one counts for all. None where the key is missing.
+
+        What is there for layers that predict further tokens is left out.
+        """
         value = self.get(key)
         if value is None:
             return None
-        values = value.tolist() if isinstance(value, np.ndarray) else [value] * count
+        values = value.tolist()[:count] if isinstance(value, np.ndarray) else [value] * count
         if len(values) != count or not all(isinstance(each, int) and each >= low for each in values):
             raise self.wrong(key, value, f"{count} whole numbers of at least {low}, one a layer")
         return values
 
-    def numbers(self, key: str, count: int) -> list[float] | None:
-        """Finite numbers, one a layer; a single one counts for all. None where the key is missing."""
+    def flags(self, key: str, count: int) -> list[bool] | None:
+        """True or false, one a layer; a single one counts for all. None where the key is missing."""
         value = self.get(key)
         if value is None:
             return None
-        values = value.tolist() if isinstance(value, np.ndarray) else [value] * count
-        if len(values) != count or not all(isinstance(x, int | float) and math.isfinite(x) for x in values):
-            raise self.wrong(key, value, f"{count} numbers, one a layer")
-        return [shortest(each) for each in values]
+        values = value.tolist()[:count] if isinstance(value, np.ndarray) else [value] * count
+        if len(values) != count or not all(isinstance(each, bool) for each in values):
+            raise self.wrong(key, value, f"{count} times true or false, one a layer")
+        return values
 
     def optional(self, key: str, name: str) -> Config:
         """A number under its name in the config, nothing where it is missing or 0, which switches nothing on."""

@@ -37,7 +37,9 @@ def describe(spec: ModelSpec, where: str = "the model") -> Description:
     It is read back and compared, so that nothing is lost: a model that the keys cannot tell from another is refused.
     """
     name = architecture_of(spec, where)
-    keys = ARCHITECTURES[name].write(spec, _general(spec))
+    architecture = ARCHITECTURES[name]
+    spec = architecture.stated(spec)
+    keys = architecture.write(spec, _general(spec))
     stated = {"general.architecture": name} | {f"{name}.{key}": value for key, value in keys.items()}
     found = Description(name, stated, _factors(spec))
     lost = _lost(spec, found)
@@ -51,7 +53,7 @@ def describe(spec: ModelSpec, where: str = "the model") -> Description:
 def architecture_of(spec: ModelSpec, where: str = "the model") -> str:
     """``general.architecture`` of a model's file. Raises ConfigError where llama.cpp does not know the family."""
     for architecture in ARCHITECTURES.values():
-        if spec.family in architecture.families:
+        if spec.family in architecture.families and architecture.fits(spec):
             return architecture.name
     raise ConfigError(
         f"{where}: GGUF has no architecture for family {spec.family!r}; keep the model as safetensors"

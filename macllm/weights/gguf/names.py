@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import macllm.weights.gguf.architectures  # noqa: F401 - enters them
 from macllm.families.names import Table, fused
-from macllm.spec import ModelSpec
+from macllm.spec import Attention, Layer, ModelSpec
 from macllm.spec.names import Decay, Entry, Names, Reshaped, Stack
 from macllm.weights.gguf.header import Tensor
 from macllm.weights.gguf.layouts import QKV
@@ -48,6 +48,8 @@ _MODULES = {
     "mixer.D": "ssm_d",
     "mixer.norm": "ssm_norm",
     "mixer.out": "ssm_out",
+    "mixer.output": "ssm_out",
+    "mixer.z": "attn_gate",
     "channel.gate": "ffn_gate",
     "channel.up": "ffn_up",
     "channel.down": "ffn_down",
@@ -55,11 +57,17 @@ _MODULES = {
     "channel.router": "ffn_gate_inp",
     "channel.correction": "exp_probs_b.bias",
     "channel.shared_gate": "ffn_gate_inp_shexp",
+    "channel.latent_down": "ffn_latent_down",
+    "channel.latent_up": "ffn_latent_up",
     **{f"channel.shared.{name}": f"ffn_{name}_shexp" for name in ("gate", "up", "down")},
 }
 _SHARED_GATE = "layers.{i}.channel.shared_gate"
-# the scaling that the config carries, and a table of frequencies in old files
-_IGNORED = (r"rope_(freqs|factors_(long|short))\.weight", r"blk\.\d+\.attn_rot_embd.*")
+# the scaling that the config carries, a table of frequencies in old files, what fills a gap in RWKV's first layer
+_IGNORED = (
+    r"rope_(freqs|factors_(long|short))\.weight",
+    r"blk\.\d+\.attn_rot_embd.*",
+    r"blk\.0\.time_mix_v[012]\.weight",
+)
 _FURTHER = re.compile(r"blk\.(\d+)\.nextn\..*")  # of a layer that predicts further tokens
 
 
@@ -77,9 +85,17 @@ def gguf_naming(spec: ModelSpec, architecture: str, tensors: Mapping[str, Tensor
         table[_SHARED_GATE] = (Entry("blk.{i}.ffn_gate_inp_shexp", (Reshaped((spec.dim,)),)),)  # old files
     further = {match[1] for match in map(_FURTHER.fullmatch, tensors or ()) if match is not None}
     ignored = [*_IGNORED, *(rf"blk\.{layer}\..*" for layer in further)]
+    if shared := "|".join(str(index) for index, layer in enumerate(spec.layers) if _shares(layer)):
+        ignored.append(
+            rf"blk\.({shared})\.attn_[kv](_norm)?\.(weight|bias)"
+        )  # written for layers without keys too
     if spec.tied:
         ignored.append(r"output\.weight")  # a tied head may be stored a second time
     return Naming(spec, Names(tuple(table.items()), tuple(ignored)), "hub", tensors)
+
+
+def _shares(layer: Layer) -> bool:
+    return any(isinstance(mixer, Attention) and mixer.source is not None for mixer in layer.mixers)
 
 
 def _general() -> Table:

@@ -12,6 +12,8 @@ Metadata: TypeAlias = dict[str, Any]  # whole numbers are uint32, others float32
 Read: TypeAlias = Callable[[Header], Config]
 Write: TypeAlias = Callable[[ModelSpec, Metadata], Metadata]
 Layout: TypeAlias = Callable[[ModelSpec], Table]
+Fits: TypeAlias = Callable[[ModelSpec], bool]
+Stated: TypeAlias = Callable[[ModelSpec], ModelSpec]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Architecture:
 
     ``families`` are the model types whose models are written as it; ``write`` turns the keys that the spec gives
     (without the architecture's prefix) into those that the architecture has; ``layout`` gives the tensors that lie
-    otherwise than in the table of all architectures.
+    otherwise than in the table of all architectures. ``fits`` decides where a family has several; ``stated`` is the
+    model as a file has it, where weights take what the spec has beside them.
     """
 
     name: str
@@ -28,6 +31,8 @@ class Architecture:
     families: tuple[str, ...]
     write: Write
     layout: Layout
+    fits: Fits
+    stated: Stated
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -44,12 +49,17 @@ def as_in_most(spec: ModelSpec) -> Table:
 
 
 def architecture(
-    name: str, *families: str, write: Write = as_they_are, layout: Layout = as_in_most
+    name: str,
+    *families: str,
+    write: Write = as_they_are,
+    layout: Layout = as_in_most,
+    fits: Fits = lambda spec: True,
+    stated: Stated = lambda spec: spec,
 ) -> Callable[[Read], Read]:
     """Enters a function from a file's header to the config of its model."""
 
     def enter(read: Read) -> Read:
-        ARCHITECTURES[name] = Architecture(name, read, families, write, layout)
+        ARCHITECTURES[name] = Architecture(name, read, families, write, layout, fits, stated)
         return read
 
     return enter

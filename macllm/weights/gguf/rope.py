@@ -10,11 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from macllm.spec import LinearScaling, Llama3Scaling, Rope, TableScaling, YarnScaling
+from macllm.spec import (
+    LinearScaling,
+    Llama3Scaling,
+    LongScaling,
+    ProportionalScaling,
+    Rope,
+    TableScaling,
+    YarnScaling,
+)
 from macllm.weights.gguf.header import Config, Header
 
 FREQUENCIES = "rope_freqs.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 DEFAULT_BASE = 10_000.0
+NEVER = 1e30  # what a frequency is divided by that does not turn
 # Llama 3.1, 3.2 and 3.3 all have these; only the factor differs (8 or 32).
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_CONTEXT = 1.0, 4.0, 8192
 
@@ -32,6 +42,8 @@ def read_rope(h: Header, head_dim: int, context: int) -> Config:
 
 
 def _scaling(h: Header, dims: int, base: float, context: int) -> Config | None:
+    if LONG in h.tensors:
+        return _longrope(h, dims, context)
     factor = h.number("rope.scaling.factor", h.number("rope.scale_linear", 1.0))
     kind = h.get("rope.scaling.type")
     if FREQUENCIES in h.tensors:
@@ -62,6 +74,17 @@ def _yarn(h: Header, factor: float, context: int) -> Config:
     for key, name in names.items():
         scaling |= h.optional(f"rope.scaling.{key}", name)
     return scaling
+
+
+def _longrope(h: Header, dims: int, context: int) -> Config:
+    h.only("rope.scaling.type", "longrope")
+    h.only("rope.scaling.factor", 1.0)
+    return {
+        "rope_type": "longrope",
+        "long_factor": h.factors(LONG, dims // 2),
+        "short_factor": h.factors(SHORT, dims // 2),
+        "original_max_position_embeddings": h.integer("rope.scaling.original_context_length", context),
+    } | h.optional("rope.scaling.attn_factor", "attention_factor")
 
 
 def _table(h: Header, dims: int, base: float) -> Config | None:
@@ -99,6 +122,12 @@ def rope_keys(rope: Rope) -> dict[str, Any]:
             keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
         case YarnScaling():
             keys |= _yarn_keys(rope.scaling)
+        case LongScaling(short, _, context):
+            keys |= {
+                "rope.scaling.type": "longrope",
+                "rope.scaling.original_context_length": context,
+                "rope.scaling.attn_factor": short.temperature,
+            }
     return keys
 
 
@@ -123,4 +152,9 @@ def rope_tensors(rope: Rope) -> dict[str, tuple[float, ...]]:
             return {FREQUENCIES: tuple(llama3_factors(rope.scaling, rope.dims, rope.base).tolist())}
         case TableScaling(factors):
             return {FREQUENCIES: factors}
+        case ProportionalScaling(share):
+            pairs, turning = rope.dims // 2, int(rope.dims * share / 2)
+            return {FREQUENCIES: (1.0,) * turning + (NEVER,) * (pairs - turning)}
+        case LongScaling(short, long):
+            return {SHORT: short.factors, LONG: long.factors}
     return {}

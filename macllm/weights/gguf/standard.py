@@ -1,7 +1,5 @@
 """The part of a GGUF header that most architectures share, as Hugging Face's config has it."""
 
-from typing import Any
-
 import numpy as np
 
 from macllm.weights.gguf.header import Config, Header
@@ -15,6 +13,7 @@ def core(h: Header) -> Config:
     """What every model has: sizes of vocabulary, width, depth and context, and whether the output is tied.
 
     The vocabulary is the rows of ``token_embd.weight``; a file without ``output.weight`` ties the output to it.
+    Layers that predict further tokens come last and are not counted.
     """
     embedding = h.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
@@ -28,7 +27,7 @@ def core(h: Header) -> Config:
     return {
         "vocab_size": embedding.shape[0],
         "hidden_size": h.integer("embedding_length"),
-        "num_hidden_layers": layers,
+        "num_hidden_layers": layers - h.integer("nextn_predict_layers", 0, low=0),
         "max_position_embeddings": h.integer("context_length"),
         "tie_word_embeddings": "output.weight" not in h.tensors,
     }
@@ -48,9 +47,18 @@ def heads(h: Header, dim: int, kv_heads: int | None = None) -> Config:
 
 
 def standard(
-    h: Header, model_type: str, model: str, *, norm: str = RMS, kv_heads: int | None = None
+    h: Header,
+    model_type: str,
+    model: str,
+    *,
+    norm: str = RMS,
+    kv_heads: int | None = None,
+    hidden: int | None = None,
 ) -> Config:
-    """A decoder with rotary positions; ``model`` is its class in transformers; ``kv_heads`` as in :func:`heads`."""
+    """A decoder with rotary positions; ``model`` is its class in transformers.
+
+    ``kv_heads`` and ``hidden`` where a file does not have them as one number.
+    """
     config = core(h)
     config |= heads(h, config["hidden_size"], kv_heads)
     epsilon = "rms_norm_eps" if norm == RMS else "layer_norm_eps"
@@ -58,7 +66,7 @@ def standard(
         {"model_type": model_type, "architectures": [model]}
         | config
         | {
-            "intermediate_size": h.integer("feed_forward_length"),
+            "intermediate_size": hidden or h.integer("feed_forward_length"),
             epsilon: h.number(f"attention.{norm}"),
         }
         | read_rope(h, config["head_dim"], config["max_position_embeddings"])
@@ -88,13 +96,11 @@ def no_window(h: Header, context: int) -> None:
 
 def layer_types(h: Header, layers: int, every: int | None = None) -> list[str]:
     """The kind of each layer: by the key, or each ``every``-th sees all (None: each does)."""
-    pattern: Any = h.get("attention.sliding_window_pattern")
-    if isinstance(pattern, np.ndarray | bool):
-        sliding = pattern.tolist() if isinstance(pattern, np.ndarray) else [pattern] * layers
-        if len(sliding) != layers:
-            raise h.wrong("attention.sliding_window_pattern", pattern, f"{layers} entries, one a layer")
+    key = "attention.sliding_window_pattern"
+    if isinstance(h.get(key), np.ndarray | bool):
+        sliding = h.flags(key, layers) or []
     else:
-        every = h.integer("attention.sliding_window_pattern", every)
+        every = h.integer(key, every)
         sliding = [bool((index + 1) % every) for index in range(layers)]
     return ["sliding_attention" if each else "full_attention" for each in sliding]
 

@@ -77,3 +77,39 @@ def falcon(m: Conversion) -> None:
         return np.concatenate([part.reshape(-1, values.shape[-1]) for part in parts])
 
     m.change("query_key_value.weight", by_kind_and_group)
+
+
+@converts(ARCH.OLMO, "olmo")
+def olmo(m: Conversion) -> None:
+    m.keys["attention.layer_norm_epsilon"] = 1e-5
+    if m.config.get("clip_qkv") is not None:
+        m.keys["attention.clamp_kqv"] = m.config["clip_qkv"]
+    m.permute()
+
+
+@converts(ARCH.PHI2, "phi")
+def phi2(m: Conversion) -> None:
+    m.only(*COMMON)
+    m.keys |= {
+        "feed_forward_length": 4 * m.config["hidden_size"],
+        "attention.head_count_kv": m.heads,
+        "rope.dimension_count": int(m.rope["partial_rotary_factor"] * m.head_dim),
+    }
+
+
+@converts(ARCH.STABLELM, "stablelm")
+def stablelm(m: Conversion) -> None:
+    m.only(*COMMON, "feed_forward_length", "attention.head_count_kv")
+    m.keys["rope.dimension_count"] = int(m.rope["partial_rotary_factor"] * m.head_dim)
+    m.keys["use_parallel_residual"] = m.config.get("use_parallel_residual", True)
+    for layer in range(m.layers):
+        for name, heads in (("q", m.heads), ("k", m.kv_heads)):
+            stem = f"model.layers.{layer}.self_attn.{name}_layernorm"
+            parts = [m.tensors.pop(f"{stem}.norms.{head}.weight", None) for head in range(heads)]
+            if parts[0] is not None:
+                m.tensors[f"{stem}.weight"] = np.stack(parts)
+
+
+@converts(ARCH.STARCODER2, "starcoder2")
+def starcoder2(m: Conversion) -> None:
+    """It has no key for the window."""

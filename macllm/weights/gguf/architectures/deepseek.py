@@ -1,4 +1,4 @@
-"""DeepSeek V3, and what has its blocks."""
+"""DeepSeek V2 and V3, and what has their blocks."""
 
 import math
 
@@ -8,7 +8,7 @@ from macllm.spec.names import Entry, LatentHeads
 from macllm.weights.gguf.header import Config, Header, shortest
 from macllm.weights.gguf.registry import Metadata, architecture, without
 from macllm.weights.gguf.rope import read_rope, rope_keys
-from macllm.weights.gguf.standard import RMS, SIGMOID, core, experts
+from macllm.weights.gguf.standard import RMS, SIGMOID, SOFTMAX, core, experts
 
 # Files from before `expert_group_count` leave it out; DeepSeek V3 and R1 have 8 groups of 32 and take from 4.
 _V3_EXPERTS, _V3_GROUPS, _V3_TOP_GROUPS = 256, 8, 4
@@ -52,10 +52,16 @@ def _write(spec: ModelSpec, keys: Metadata) -> Metadata:
     return without(keys, "rope.scaling.yarn_attn_factor", "expert_shared_feed_forward_length")
 
 
-@architecture("deepseek2", "deepseek_v3", write=_write, layout=_layout)
+@architecture("deepseek2", "deepseek_v3", "kimi_k2", "deepseek_v2", write=_write, layout=_layout)
 def deepseek2(h: Header) -> Config:
-    """DeepSeek V3 and R1."""
-    config: Config = {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"]} | core(h)
+    """DeepSeek V2, V3 and R1, and Kimi K2: V2's files do not say how experts are scored, which is by softmax."""
+    stated = h.get("expert_gating_func")
+    is_v3 = stated == SIGMOID or (stated is None and any("exp_probs_b" in name for name in h.tensors))
+    version = 3 if is_v3 else 2
+    config: Config = {
+        "model_type": f"deepseek_v{version}",
+        "architectures": [f"DeepseekV{version}ForCausalLM"],
+    } | core(h)
     rope_dim = h.integer("rope.dimension_count")
     split = h.get("attention.key_length_mla") is not None  # else a file from before heads were kept apart
     suffix = "_mla" if split else ""
@@ -76,18 +82,26 @@ def deepseek2(h: Header) -> Config:
     if (config.get("rope_scaling") or {}).get("rope_type") == "yarn":
         all_dim = shortest(h.number("rope.scaling.yarn_log_multiplier") / _LOG_MULTIPLIER)
         config["rope_scaling"] |= {"mscale": all_dim, "mscale_all_dim": all_dim}
-    return config | {"hidden_act": "silu", "rms_norm_eps": h.number(f"attention.{RMS}")} | _experts(h)
+    config |= {"hidden_act": "silu", "rms_norm_eps": h.number(f"attention.{RMS}")} | _experts(h, is_v3)
+    return config if is_v3 else config | _version_2(config)
 
 
-def _experts(h: Header) -> Config:
-    config = experts(h, count="n_routed_experts", gating=SIGMOID)
-    is_v3 = config["n_routed_experts"] == _V3_EXPERTS
+def _experts(h: Header, is_v3: bool) -> Config:
+    config = experts(h, count="n_routed_experts", gating=SIGMOID if is_v3 else SOFTMAX)
+    grouped = is_v3 and config["n_routed_experts"] == _V3_EXPERTS
     return config | {
         "intermediate_size": h.integer("feed_forward_length"),
         "first_k_dense_replace": h.integer("leading_dense_block_count", 0, low=0),
         "n_shared_experts": h.integer("expert_shared_count"),
         "norm_topk_prob": h.flag("expert_weights_norm", False),
         "routed_scaling_factor": h.number("expert_weights_scale", 1.0),
-        "n_group": h.integer("expert_group_count", _V3_GROUPS if is_v3 else 1),
-        "topk_group": h.integer("expert_group_used_count", _V3_TOP_GROUPS if is_v3 else 1),
+        "n_group": h.integer("expert_group_count", _V3_GROUPS if grouped else 1),
+        "topk_group": h.integer("expert_group_used_count", _V3_TOP_GROUPS if grouped else 1),
+    }
+
+
+def _version_2(config: Config) -> Config:
+    return {
+        "scoring_func": "softmax",
+        "topk_method": "group_limited_greedy" if config["n_group"] > 1 else "greedy",
     }

@@ -70,3 +70,9 @@ def exaone4(h: Header) -> Config:
         return config | {"sliding_window": None, "sliding_window_pattern": None}
     kinds = layer_types(h, config["num_hidden_layers"], _EXAONE4_EVERY)
     return config | {"sliding_window": h.integer("attention.sliding_window"), "layer_types": kinds}
+
+
+@architecture("arcee", "arcee", layout=paired_heads)
+def arcee(h: Header) -> Config:
+    """Arcee's foundation models."""
+    return standard(h, "arcee", "ArceeForCausalLM") | {"hidden_act": "relu2"} | biases(h)

@@ -1,4 +1,4 @@
-"""Families from before Llama: learned positions or ALiBi, LayerNorm, one matrix for q, k and v."""
+"""Families with LayerNorm: from before Llama, with learned positions or ALiBi; and OLMo, StableLM, StarCoder2."""
 
 import math
 
@@ -6,11 +6,12 @@ from macllm.families.names import Table
 from macllm.spec import Attention, ModelSpec
 from macllm.spec.names import Entry
 from macllm.weights.gguf.header import Config, Header
-from macllm.weights.gguf.layouts import fused_first
-from macllm.weights.gguf.registry import Metadata, architecture
+from macllm.weights.gguf.layouts import fused_first, paired_heads
+from macllm.weights.gguf.registry import Metadata, architecture, one_window
 from macllm.weights.gguf.rope import read_rope
-from macllm.weights.gguf.standard import LAYER_NORM, core, heads
+from macllm.weights.gguf.standard import LAYER_NORM, biases, core, heads, standard
 
+_STARCODER2_WINDOW = 4096
 _ALIBI = 8.0  # the largest exponent of BLOOM's slopes
 
 
@@ -145,3 +146,47 @@ def falcon(h: Header) -> Config:
         }
         | ({"num_kv_heads": kv_heads, "num_ln_in_parallel_attn": 2 if two else 1} if grouped else {})
     )
+
+
+@architecture("olmo", "olmo", layout=paired_heads)
+def olmo(h: Header) -> Config:
+    """OLMo 1: norms have no weights."""
+    config = standard(h, "olmo", "OlmoForCausalLM", norm=LAYER_NORM) | {"hidden_act": "silu"} | biases(h)
+    h.only(f"attention.{LAYER_NORM}", 1e-5)
+    del config["layer_norm_eps"]
+    return config | h.optional("attention.clamp_kqv", "clip_qkv")
+
+
+def _write_stablelm(spec: ModelSpec, keys: Metadata) -> Metadata:
+    return keys | {"use_parallel_residual": spec.layers[0].placement == "parallel"}
+
+
+@architecture("stablelm", "stablelm", write=_write_stablelm)
+def stablelm(h: Header) -> Config:
+    """StableLM 1 and 2: layers without a second norm have both blocks side by side."""
+    config = standard(h, "stablelm", "StableLmForCausalLM", norm=LAYER_NORM)
+    h.get("use_parallel_residual")  # files of models that have it not say so too
+    return config | {
+        "hidden_act": "silu",
+        "partial_rotary_factor": config.get("partial_rotary_factor", 1.0),
+        "use_qkv_bias": "blk.0.attn_q.bias" in h.tensors,
+        "qk_layernorm": "blk.0.attn_q_norm.weight" in h.tensors,
+        "use_parallel_residual": "blk.0.ffn_norm.weight" not in h.tensors,
+    }
+
+
+def _write_starcoder2(spec: ModelSpec, keys: Metadata) -> Metadata:
+    return one_window({"attention.sliding_window": 0} | keys)
+
+
+@architecture("starcoder2", "starcoder2", write=_write_starcoder2)
+def starcoder2(h: Header) -> Config:
+    """StarCoder2: files without a window are of models that have one, which the converter leaves out."""
+    config = standard(h, "starcoder2", "Starcoder2ForCausalLM", norm=LAYER_NORM)
+    window = h.integer("attention.sliding_window", _STARCODER2_WINDOW, low=0)
+    return config | {
+        "hidden_act": "gelu_pytorch_tanh",
+        "norm_epsilon": config.pop("layer_norm_eps"),
+        "use_bias": "blk.0.attn_q.bias" in h.tensors,
+        "sliding_window": window or None,
+    }

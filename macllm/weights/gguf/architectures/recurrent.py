@@ -10,7 +10,7 @@ from macllm.weights.gguf.registry import Metadata, architecture, without
 from macllm.weights.gguf.standard import RMS, SIGMOID, core, experts, heads, standard
 
 
-def _state_keys(mixer: Mamba | Mamba2) -> Metadata:
+def state_keys(mixer: Mamba | Mamba2) -> Metadata:
     keys: Metadata = {
         "ssm.conv_kernel": mixer.kernel,
         "ssm.inner_size": mixer.inner,
@@ -24,7 +24,7 @@ def _write_mamba(spec: ModelSpec, keys: Metadata) -> Metadata:
     """No attention and no feed-forward, which readers want to be told."""
     mixer = spec.layers[0].mixer
     assert isinstance(mixer, Mamba | Mamba2)
-    keys |= {"attention.head_count": 0, "feed_forward_length": 0} | _state_keys(mixer)
+    keys |= {"attention.head_count": 0, "feed_forward_length": 0} | state_keys(mixer)
     return keys | ({"ssm.dt_b_c_rms": True} if isinstance(mixer, Mamba) and mixer.norm is not None else {})
 
 
@@ -95,7 +95,7 @@ def mamba2(h: Header) -> Config:
 
 def _write_jamba(spec: ModelSpec, keys: Metadata) -> Metadata:
     mixer = next(layer.mixer for layer in spec.layers if isinstance(layer.mixer, Mamba))
-    keys |= _state_keys(mixer)
+    keys |= state_keys(mixer)
     return without(keys, "leading_dense_block_count", "expert_feed_forward_length")
 
 
