@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +23,14 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Iterator[Row]:
     """A row a family, and one more of the one with the largest ratio."""
     names = sorted(settings.families or FAMILIES)
     rows = []
-    with Worker("worker_macllm") as macllm, Worker("worker_mlx_lm") as mlx_lm:
+    workers: dict[str, Worker] = {}
+    with ExitStack() as running:
         for number, name in enumerate(names, 1):
             say(f"host time of a step, {name} ({number} of {len(names)})")
-            rows.append(_row(name, settings, macllm, mlx_lm))
+            for module in ("worker_macllm", "worker_mlx_lm"):
+                if module not in workers or not workers[module].alive:  # one model may end its process
+                    workers[module] = running.enter_context(Worker(module))
+            rows.append(_row(name, settings, workers["worker_macllm"], workers["worker_mlx_lm"]))
             yield rows[-1]
     compared = {row.ratio: row for row in rows if row.ratio is not None}
     if compared:

@@ -38,6 +38,10 @@ class Worker:
         self._process.kill()
         self._process.communicate()
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """The worker's answer. Raises WorkerError where it failed or died."""
         assert self._process.stdin is not None

@@ -158,6 +158,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
             worker.ask("run", path=str(tmp_path / "nothing"), ids=[1], decode_tokens=1)
         with pytest.raises(WorkerError, match="died with exit code"):
             worker.ask("no such request")
+        assert not worker.alive
 
 
 def test_processes_are_timed_to_their_end() -> None:

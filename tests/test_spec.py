@@ -86,7 +86,8 @@ PUBLISHED = {
 }
 # families of which no real config is here: other names, or near relatives, of ones above
 WITHOUT = set(
-    "apertus arcee bamba falcon_mamba glm helium internlm3 kimi_k2 lfm2_moe mimo minimax ministral olmo_hybrid".split()
+    "apertus arcee bamba dots1 ernie4_5_moe falcon_mamba glm glm4_moe_lite helium internlm3 kimi_k2 lfm2_moe "
+    "llama4_text mimo minimax ministral olmo_hybrid".split()
 )
 # where the pages state rounded numbers only: what transformers' class comes to with the same config
 COMPUTED = {

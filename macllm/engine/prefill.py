@@ -27,8 +27,8 @@ class LayerWatch:
         self._running: mx.array | None = None
 
     def __call__(self, states: mx.array) -> None:
-        """Takes states (B, L, D). Raises Cancelled."""
-        end = states[0, -1, :1]  # evaluating it evaluates the layer
+        """Takes states (..., B, L, D), of several streams where a model has them. Raises Cancelled."""
+        end = states[(0,) * (states.ndim - 2) + (-1, slice(1))]  # evaluating it evaluates the layer
         mx.async_eval(end)
         if self._running is not None:
             # item waits for this layer alone; mx.eval would wait for all that was dispatched

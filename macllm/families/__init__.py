@@ -45,7 +45,7 @@ def spec_from_config(config: Mapping[str, Any], where: str = "config.json") -> M
         return replace(spec, part_of=model_type, names=names_inside(spec.names, model_type))
     if model_type not in FAMILIES:
         raise ConfigError(
-            f"{where}: model_type={model_type!r} has no native family (native: {', '.join(sorted(FAMILIES))})"
+            f"{where}: model_type={model_type!r} has no native family; `macllm families` shows those that have"
         )
     reader = Config(config, model_type, where)
     spec = FAMILIES[model_type](reader)

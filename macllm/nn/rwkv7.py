@@ -114,7 +114,8 @@ class _HeadNorm(Module):
     def __call__(self, y: mx.array, bonus: mx.array, v: mx.array) -> mx.array:
         """(B, L, H, N) to (B, L, H, N), with as much of the values as the bonus (B, L, H, 1) says."""
         normal = mx.fast.layer_norm(y, None, None, self._eps)
-        return compiled(_finished)(normal, *self._by_head, bonus, v)
+        weight, bias = self._by_head  # (H, N)
+        return compiled(_finished)(normal, weight, bias, bonus, v)
 
 
 def shifted(inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:

@@ -5,7 +5,6 @@ from typing import Any
 from mlx.nn.layers.base import Module
 
 from macllm.errors import CheckpointError, ConfigError
-from macllm.families.registry import FAMILIES
 from macllm.weights.model_files import ModelFiles
 
 
@@ -20,8 +19,8 @@ def refuse_unknown(files: ModelFiles) -> None:
         except (ValueError, KeyError):
             pass
     raise ConfigError(
-        f"{files.label}: model_type={files.config.get('model_type')!r} is not supported (native: "
-        f"{', '.join(sorted(FAMILIES))}; others through mlx-lm)"
+        f"{files.label}: model_type={files.config.get('model_type')!r} is not supported; "
+        "`macllm families` shows what is"
     )
 
 

@@ -14,7 +14,7 @@ from macllm.nn.stored import Dense, Packed
 from macllm.weights.model_files import open_model
 from macllm.weights.names import Reader
 
-TOLERANCE = 2e-5
+TOLERANCE = 1e-4  # measured: 6e-5 where the original itself is as far from float64 (gemma3n), 2e-6 elsewhere
 LENGTH = 33
 IDS = tokens(LENGTH)
 

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import BASE, Reference, decoder, difference, tokens, write_model
+from tiny import BASE, Original, decoder, difference, tokens, write_original
 from variants.phi import LONGROPE
 
 from macllm.engine.prefill import take_back
@@ -48,9 +48,9 @@ EXACT = [*LONGROPES, "dynamic-layer", "dynamic-window"]
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
-    def made(name: str) -> Reference:
+    def made(name: str) -> Original:
         folder = tmp_path_factory.mktemp(name)
-        return Reference(folder, write_model(CONFIGS[name], folder))
+        return write_original(CONFIGS[name], folder)
 
     return made
 
@@ -60,7 +60,7 @@ def native(folder: Path) -> Decoder:
     return decoder(folder)
 
 
-def ends(original: Reference, ids: list[int], first: int = 0) -> np.ndarray:
+def ends(original: Original, ids: list[int], first: int = 0) -> np.ndarray:
     """For each token from ``first`` on the logits (V) at the end of the sequence up to it, computed at once."""
     original.logits([ids[:2]])  # the original forgets a longer sequence's base only at a short one
     return np.stack([original.logits([ids[: i + 1]])[0, -1] for i in range(first, len(ids))])

@@ -25,3 +25,7 @@ VARIANTS: dict[str, Any] = {
     "mistral-window": ("mistral", {"sliding_window": 8}),
     "mistral-wide-window": ("mistral", {"sliding_window": 64}),
 }
+
+BEYOND_MLX_LM = {
+    "mistral-window": "no windows",
+}

@@ -25,3 +25,11 @@ VARIANTS: dict[str, Any] = {
         {"head_dim": 16, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
     ),
 }
+
+BEYOND_MLX_LM = {
+    "qwen2-window": "no windows",
+    "qwen2-layer-types": "no windows",
+    "qwen3-yarn-tuned": "always truncates",
+    "qwen3-biases": "no biases",
+    "qwen3-window": "no windows",
+}

@@ -79,6 +79,7 @@ REFUSED = {
 }
 # What files can say and llama.cpp's converter does not write.
 NOT_CONVERTED = {
+    "gemma4-twelve-layers",  # the stand-in's rows of layer kinds are those of short models
     "mistral-window",  # llama.cpp lets all layers see everything
     "mistral-wide-window",
     "mixtral-window",

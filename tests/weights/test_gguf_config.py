@@ -312,7 +312,7 @@ def test_factors_of_one_scale_nothing(tmp_path: Path) -> None:
         ({"attention.scale": 0.5}, r"llama\.attention\.scale=0\.5 is not supported"),
         ({"rope.scaling.type": "longrope"}, r"llama\.rope\.scaling\.type='longrope' .*'yarn'"),
         ({"rope.scaling.type": "yarn", "rope.scaling.attn_factor": 2.0}, r"attn_factor=2\.0"),
-        ({"general.architecture": "clip"}, "general.architecture='clip' .*gemma3, .*llama, .*qwen3"),
+        ({"general.architecture": "clip"}, "general.architecture='clip' is not one of the"),
     ],
 )
 def test_what_cannot_be_honoured_is_named(keys: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_head_rows_are_reordered_as_llama_cpp_does() -> None:
     heads, width = 3, 8
     halves = np.arange(heads * width).reshape(-1, 1)  # row numbers in Hugging Face's order
     pairs = halves.reshape(heads, 2, width // 2).swapaxes(1, 2).reshape(-1, 1)
-    (loaded,) = relation((HeadPairs(heads),), (heads * width, 1)).load([Dense(mx.array(pairs))])
+    (loaded,) = relation((HeadPairs(width),), (heads * width, 1)).load([Dense(mx.array(pairs))])
     assert loaded.array.tolist() == halves.tolist()
 
 

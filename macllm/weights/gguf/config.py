@@ -25,8 +25,8 @@ def hf_config(
         )
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ConfigError(
-            f"{where}: general.architecture={name!r} is not supported (supported: "
-            f"{', '.join(sorted(ARCHITECTURES))}); use the model's MLX or safetensors version"
+            f"{where}: general.architecture={name!r} is not one of the {len(ARCHITECTURES)} that macllm "
+            "reads; use the model's MLX or safetensors version"
         )
     header = Header(metadata, tensors, name, where)
     config = ARCHITECTURES[name].read(header) | _token_ids(metadata)
