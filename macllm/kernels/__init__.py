@@ -1,0 +1,1 @@
+"""Custom Metal kernels, each with a twin in plain MLX operations that defines it, and the choice between them."""
