@@ -20,6 +20,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from macllm.kernels.workload import Workload
+
 Arrays: TypeAlias = Sequence[mx.array]
 Template: TypeAlias = Mapping[str, int | bool | mx.Dtype]
 Reference: TypeAlias = npt.NDArray[np.float64]
@@ -85,6 +87,15 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Arguments of a size that models have, to time a kernel on. Their values matter to nobody."""
+
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...]  # as a Case's
+    rows: int
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A custom kernel: where it applies, how it is called, and the plain MLX operations that define it.
 
@@ -100,6 +111,10 @@ class Kernel:
     twin: Callable[..., tuple[mx.array, ...]]
     cases: Callable[[], Iterator[Case]]  # small ones over all modes, types, rows and edges
     dtypes: tuple[mx.Dtype, ...] = field(default=DTYPES)
+    samples: Callable[[Workload], Iterator[Sample]] | None = (
+        None  # None: never timed, so never chosen unasked
+    )
+    rival: Callable[..., tuple[mx.array, ...]] | None = None  # MLX's own kernel for the same; None: the twin
 
     def __call__(self, run: Runner, **arguments: Any) -> tuple[mx.array, ...]:
         return tuple(run(self.bind(**arguments)))

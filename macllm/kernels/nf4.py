@@ -22,8 +22,9 @@ from itertools import product
 import mlx.core as mx
 import numpy as np
 
-from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference
-from macllm.kernels.samples import TOLERANCES, as_float64, random
+from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample
+from macllm.kernels.samples import TOLERANCES, as_float64, bits, random
+from macllm.kernels.workload import Workload
 
 BLOCK = 64  # weights that share a magnitude
 GROUP = 256  # magnitudes that share a scale and a mean
@@ -281,6 +282,38 @@ def _quantize_cases() -> Iterator[Case]:
         yield Case("nearest values", {"matrix": matrix, "found": found}, words, 0, dtype, shape, 1)
 
 
+def _matvec_samples(work: Workload) -> Iterator[Sample]:
+    for shape, rows_ in product(work.matrices, work.rows_within(1, 8)):
+        if shape[1] % BLOCK == 0:
+            stored = dict(zip(("weight", "scales", "biases"), _arbitrary(shape), strict=True))
+            yield Sample({"x": random((rows_, shape[1]), work.dtype), **stored}, shape, rows_)
+
+
+def _dequantize_samples(work: Workload) -> Iterator[Sample]:
+    for shape in work.matrices:
+        if shape[1] % BLOCK == 0:
+            stored = dict(zip(("weight", "scales", "biases"), _arbitrary(shape), strict=True))
+            yield Sample({**stored, "dtype": work.dtype}, shape, 1)
+
+
+def _quantize_samples(work: Workload) -> Iterator[Sample]:
+    for outputs, inputs in work.matrices:
+        if inputs % BLOCK == 0:
+            matrix = mx.random.normal((outputs, inputs), work.dtype, key=mx.random.key(0))
+            found = mx.max(mx.abs(matrix.astype(mx.float32).reshape(outputs, -1, BLOCK)), axis=-1)
+            mx.eval(matrix, found)
+            yield Sample({"matrix": matrix, "found": found}, (outputs, inputs), 1)
+
+
+def _arbitrary(shape: tuple[int, int]) -> tuple[mx.array, mx.array, mx.array]:
+    """A stored matrix of any values, at once."""
+    outputs, inputs = shape
+    pairs = mx.broadcast_to(mx.array([0.02, 0.05]), (groups(outputs * inputs // BLOCK), 2))
+    stored = bits((outputs, inputs // _WORD)), bits((outputs, inputs // BLOCK), mx.uint8), pairs + 0
+    mx.eval(stored)
+    return stored
+
+
 def _stored(shape: tuple[int, ...], double: bool) -> tuple[mx.array, mx.array, mx.array | None]:
     weight, scales, biases = quantize(random(shape) * 0.05)
     return (weight, scales, biases) if double else (weight, magnitudes(scales, biases), None)
@@ -319,9 +352,34 @@ def _exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Refer
 
 
 KERNELS = (
-    Kernel("nf4_matvec", _MATVEC, ("nf4",), (1, 8), _bind_matvec, _matvec_twin, _matvec_cases),
     Kernel(
-        "nf4_dequantize", _DEQUANTIZE, ("nf4",), (1, 1), _bind_dequantize, _dequantize_twin, _dequantize_cases
+        "nf4_matvec",
+        _MATVEC,
+        ("nf4",),
+        (1, 8),
+        _bind_matvec,
+        _matvec_twin,
+        _matvec_cases,
+        samples=_matvec_samples,
     ),
-    Kernel("nf4_quantize", _QUANTIZE, ("nf4",), (1, 1), _bind_quantize, _quantize_twin, _quantize_cases),
+    Kernel(
+        "nf4_dequantize",
+        _DEQUANTIZE,
+        ("nf4",),
+        (1, 1),
+        _bind_dequantize,
+        _dequantize_twin,
+        _dequantize_cases,
+        samples=_dequantize_samples,
+    ),
+    Kernel(
+        "nf4_quantize",
+        _QUANTIZE,
+        ("nf4",),
+        (1, 1),
+        _bind_quantize,
+        _quantize_twin,
+        _quantize_cases,
+        samples=_quantize_samples,
+    ),
 )

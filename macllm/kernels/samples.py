@@ -19,6 +19,12 @@ def random(shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
     return mx.array(found).astype(dtype)
 
 
+def bits(shape: Sequence[int], dtype: mx.Dtype = mx.uint32) -> mx.array:
+    """Whole numbers of random bits, made where the device is: for matrices so large that NumPy would take seconds."""
+    octets = (*shape[:-1], shape[-1] * dtype.size)
+    return mx.random.randint(0, 256, octets, mx.uint8, key=mx.random.key(0)).view(dtype)
+
+
 def as_float64(array: mx.array) -> Reference:
     """Any array's numbers, exactly, as NumPy's widest floats."""
     narrow = array.astype(mx.float32) if array.dtype == mx.bfloat16 else array

@@ -1,0 +1,263 @@
+"""Tries kernels on this machine: whether they give what they must, and whether they are faster than what they replace.
+
+Right is what a case's float64 reference says within the case's tolerance; at the sizes of a model, where that would
+take minutes, the twin's result within what rounding explains. Faster is by the median of several rounds, in each of
+which both take many calls that do not depend on one another, over copies that no cache holds: as a model runs them.
+A trial never raises: a kernel that does, or that is wrong, is found out by it.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+
+from macllm.kernels.kernel import Case, Kernel, Runner, Sample
+from macllm.kernels.samples import TOLERANCES, as_float64, relative_error
+from macllm.kernels.verdicts import FASTER, Status, Verdict, Verdicts, dtype_name
+from macllm.kernels.workload import Workload
+
+Clock: TypeAlias = Callable[[], float]
+
+SHORT_S = 2.5  # of the first load on an unknown chip, beside the time that a process takes to start
+LONGEST_REASON = 300  # characters
+
+_GROSS = 5e-3  # of the largest magnitude: what a twin in reduced precision (TF32) may be off by
+_MOST_CALLS = 64  # of a round
+_COLD_BYTES = 100e6  # more than the caches of any Apple GPU hold
+_MOST_COPIES = 48
+_LARGE = 2**20  # bytes of an array that is worth a copy
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried."""
+
+    cases: int | None  # of each type, with labels of their own; None: all
+    rounds: int
+    round_s: float  # about how long one takes
+
+
+FULL = Effort(cases=None, rounds=7, round_s=0.02)
+SHORT = Effort(cases=3, rounds=3, round_s=0.005)
+
+
+class _OutOfTime(Exception):
+    """The budget is spent."""
+
+
+class _Bad(Exception):
+    """The kernel failed or is wrong."""
+
+    def __init__(self, status: Status, reason: str, error: float = 0.0) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.error = status, reason, error
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One kernel in one type under trial."""
+
+    kernel: Kernel
+    run: Runner
+    work: Workload
+    dtype: mx.Dtype
+    effort: Effort
+    clock: Clock
+    deadline: float
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Raises _OutOfTime."""
+        name, kind = self.kernel.name, dtype_name(self.dtype)
+        try:
+            error = max(map(self._check, self._cases()), default=0.0)
+            timed = tuple(self._time(sample, error) for sample in self._samples())
+        except _Bad as bad:
+            return (Verdict(name, kind, bad.status, bad.reason, bad.error),)
+        return timed or (Verdict(name, kind, "right", error=error),)
+
+    def _cases(self) -> Iterator[Case]:
+        """Of this type, all or a few that differ by label."""
+        most, labels = self.effort.cases, set[str]()
+        for case in self.kernel.cases():
+            self._keep_time()
+            if case.dtype == self.dtype and (most is None or case.label not in labels):
+                labels.add(case.label)
+                yield case
+            if most is not None and len(labels) == most:
+                return
+
+    def _samples(self) -> Iterator[Sample]:
+        if self.kernel.samples is not None and self.dtype == self.work.dtype:
+            yield from self.kernel.samples(self.work)
+
+    def _keep_time(self) -> None:
+        if self.clock() >= self.deadline:
+            raise _OutOfTime
+
+    def _check(self, case: Case) -> float:
+        """The largest error of a case. Raises _Bad where it is too large."""
+        found = self._found(case.arguments)
+        expected = case.reference()
+        if len(found) != len(expected):
+            raise _Bad("wrong", f"gave {len(found)} arrays where {len(expected)} are due ({case.label})")
+        error = max(map(relative_error, found, expected), default=0.0)
+        return _judged(error, case.tolerance, f"{_times(case.shape)}, rows {case.rows}, {case.label}")
+
+    def _found(self, arguments: Mapping[str, Any]) -> tuple[mx.array, ...]:
+        try:
+            found = self.kernel(self.run, **arguments)
+            mx.eval(found)
+        except Exception as error:
+            raise _Bad("failed", reason_of(error)) from error
+        return found
+
+    def _time(self, sample: Sample, error: float) -> Verdict:
+        """Raises _Bad where the kernel fails at this size or is grossly wrong."""
+        self._keep_time()
+        kernel, arguments = self.kernel, sample.arguments
+        found, expected = self._found(arguments), kernel.twin(**arguments)
+        for one, other in zip(found, expected, strict=True):
+            if mx.issubdtype(other.dtype, mx.floating):
+                bound = max(2 * TOLERANCES[self.dtype], _GROSS)
+                off = relative_error(one, as_float64(other))
+                _judged(off, bound, f"{_times(sample.shape)}, rows {sample.rows}, beside the twin")
+        copies = _copies(arguments)
+        rival = kernel.rival or kernel.twin
+        try:
+            mine, theirs = self._race(
+                [lambda a=each: kernel(self.run, **a) for each in copies],  # type: ignore[misc]
+                [lambda a=each: rival(**a) for each in copies],  # type: ignore[misc]
+            )
+        except _OutOfTime:
+            raise
+        except Exception as failure:
+            raise _Bad("failed", reason_of(failure)) from failure
+        status: Status = "faster" if mine > 0 and theirs / mine >= FASTER else "slower"
+        kind = dtype_name(self.dtype)
+        return Verdict(kernel.name, kind, status, "", error, sample.shape, sample.rows, mine, theirs)
+
+    def _race(self, *runners: Sequence[Callable[[], Any]]) -> tuple[float, ...]:
+        """Median seconds of a call of each, in turns, so that a chip that slows down slows all."""
+        counts = []
+        for calls in runners:
+            self._seconds(calls, 1)  # compiles
+            once = self._seconds(calls, 1)
+            wanted = math.ceil(self.effort.round_s / once) if once > 0 else _MOST_CALLS
+            counts.append(min(max(wanted, 1), _MOST_CALLS))
+        rounds: list[list[float]] = [[] for _ in runners]
+        for _ in range(self.effort.rounds):
+            self._keep_time()
+            for seconds, calls, count in zip(rounds, runners, counts, strict=True):
+                seconds.append(self._seconds(calls, count) / count)
+        return tuple(map(statistics.median, rounds))
+
+    def _seconds(self, calls: Sequence[Callable[[], Any]], count: int) -> float:
+        """Of ``count`` calls."""
+        mx.synchronize()
+        start = self.clock()
+        mx.eval([calls[index % len(calls)]() for index in range(count)])
+        mx.synchronize()
+        return self.clock() - start
+
+
+def trial(
+    kernel: Kernel,
+    run: Runner,
+    work: Workload,
+    *,
+    effort: Effort = FULL,
+    clock: Clock = time.perf_counter,
+    deadline: float = math.inf,
+) -> tuple[Verdict, ...]:
+    """The verdicts on a kernel: on its cases in every type of its, timed in the type of ``work``.
+
+    In the short form (an ``effort`` of few cases) in that type only. None of a type that the ``deadline`` of
+    ``clock`` came before. Never raises.
+    """
+    found: tuple[Verdict, ...] = ()
+    for dtype in kernel.dtypes:
+        if effort.cases is None or dtype == work.dtype:
+            try:
+                found += _Trial(kernel, run, work, dtype, effort, clock, deadline).verdicts()
+            except _OutOfTime:
+                return found
+            except Exception as error:  # of the twin or of the numbers to try it on: nothing is known then
+                kind = dtype_name(dtype)
+                found += (Verdict(kernel.name, kind, "failed", f"the trial broke: {reason_of(error)}"),)
+    return found
+
+
+def short_trial(
+    kernels: Iterable[Kernel],
+    run: Runner,
+    work: Workload,
+    known: Verdicts,
+    *,
+    budget_s: float = SHORT_S,
+    clock: Clock = time.perf_counter,
+) -> bool:
+    """Tries those of ``kernels`` that ``known`` has no verdict of in the type of ``work``, and records what it finds.
+
+    Ends soon after ``budget_s``; what is left stays untried, but what had all the time and did not end is given up.
+    Returns whether anything was found.
+    """
+    deadline, anything = clock() + budget_s, False
+    for kernel in untried(kernels, work.dtype, known):
+        found = trial(kernel, run, work.short(), effort=SHORT, clock=clock, deadline=deadline)
+        if not found and not anything:
+            reason = f"its trial did not end within {budget_s:g} s"
+            found = (Verdict(kernel.name, dtype_name(work.dtype), "failed", reason),)
+        if not found:
+            break
+        known.record(kernel, found)
+        anything = True
+    return anything
+
+
+def untried(kernels: Iterable[Kernel], dtype: mx.Dtype, known: Verdicts) -> list[Kernel]:
+    """Those for ``dtype`` of which nothing is known, or only that they are right but not how fast."""
+    return [
+        kernel
+        for kernel in kernels
+        if dtype in kernel.dtypes
+        and kernel.samples is not None
+        and known.of(kernel, dtype).status in ("untried", "right")
+    ]
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, and the first that a compiler complains in."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[:1] + [line for line in lines[1:] if "error:" in line][:1]
+    return (": ".join(said) or type(error).__name__)[:LONGEST_REASON]
+
+
+def _judged(error: float, tolerance: float, where: str) -> float:
+    if error <= tolerance:
+        return error
+    what = f"is off by {error:.2g}" if math.isfinite(error) else "gives another shape or no number"
+    raise _Bad("wrong", f"{what} where {tolerance:.2g} is allowed ({where})", error)
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _copies(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The same arguments, as often as it takes to have more bytes than a cache holds."""
+    large = {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, mx.array) and value.nbytes >= _LARGE
+    }
+    total = sum(value.nbytes for value in large.values())
+    count = min(math.ceil(_COLD_BYTES / total), _MOST_COPIES) if total else 1
+    copies = [
+        {name: value + mx.zeros((), value.dtype) for name, value in large.items()} for _ in range(count - 1)
+    ]
+    mx.eval(copies)
+    return [arguments, *({**arguments, **copy} for copy in copies)]
