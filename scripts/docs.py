@@ -1,4 +1,4 @@
-"""Writes the parts of docs/ that are generated: help texts, the keys, the catalogue's table, the app's pictures.
+"""Writes the parts of docs/ that are generated: help texts, the keys, tables, the app's pictures.
 
 python scripts/docs.py                   writes them
 python scripts/docs.py --check           fails where one is out of date (tests/test_docs.py does the same)
@@ -23,6 +23,13 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 NOTE = "<!-- written by scripts/docs.py -->\n"
+_BOUNDED = (
+    "llama-3.2-1b",
+    "llama-3.1-8b",
+    "qwen3-30b-a3b",
+    "gemma-3-1b-it",
+)  # dense, experts, sliding windows
+_CONTEXTS = (1024, 32768)
 _PLACES = {
     "chat": ("Anywhere", "Esc first closes what is open: a drawer, a list, a notice."),
     "prompt": ("In the prompt", "Other keys edit the text as in every terminal editor field."),
@@ -76,6 +83,38 @@ def families() -> str:
     )
     head = "| model type | what it is | blocks |\n| --- | --- | --- |"
     return "\n".join([NOTE, "# Architectures\n", note, head, *rows]) + "\n"
+
+
+def roofline() -> str:
+    """``docs/roofline.md``: the most tokens a second of some models on every chip, and where its bandwidth is from."""
+    from macllm.families import spec_from_config
+    from macllm.kernels.chips import CHIPS
+    from macllm.kernels.cost import step
+    from macllm.kernels.roofline import CHOICES, quantized
+
+    costs = []
+    for name in _BOUNDED:
+        config = json.loads((ROOT / "tests" / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        spec = spec_from_config(config)
+        costs.append([step(spec, quantized(spec, CHOICES["4"]), context) for context in _CONTEXTS])
+    rows = []
+    for chip in CHIPS:
+        cells = (
+            f"{each[0].tokens_per_s(chip.bandwidth_gb_s):.0f}, {each[1].tokens_per_s(chip.bandwidth_gb_s):.0f}"
+            for each in costs
+        )
+        label = f"{chip.name}, {chip.gpu_cores} cores | {chip.bandwidth_gb_s:g} GB/s"
+        rows.append(f"| {label} | {' | '.join(cells)} | {chip.source} |")
+    short, long = (f"{context:,}" for context in _CONTEXTS)
+    note = (
+        "The most tokens a second that memory allows in decoding, with every matrix in 4 bits (affine, groups of\n"
+        f"64), at {short} and at {long} tokens of context. `macllm explain MODEL --roofline` shows the same of any\n"
+        "model, as its weights are and in other formats; `macllm bench` says which share of it this machine reaches.\n"
+    )
+    columns = ["chip", "memory", *_BOUNDED, "bandwidth according to"]
+    rule = ["---", *["--:"] * (len(columns) - 2), "---"]
+    head = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule))
+    return "\n".join([NOTE, "# How fast a model can be\n", note, head, *rows]) + "\n"
 
 
 def keys() -> str:
@@ -140,6 +179,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "catalogue.md": catalogue,
     "families.md": families,
     "keys.md": keys,
+    "roofline.md": roofline,
 }
 
 

@@ -8,18 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from macllm.cli import roofline
 from macllm.cli.options import add_json, positive
 from macllm.cli.output import print_json, print_table
 from macllm.units import count, size
 
 if TYPE_CHECKING:
     from macllm.explain import Explanation
+    from macllm.kernels.roofline import Roofline
     from macllm.spec import Layer, ModelSpec
     from macllm.weights.model_files import ModelFiles
 
 HELP = "Show what a model is, how its weights are stored, and on which Mac it fits. Nothing is downloaded or loaded."
 WIDTH = 80
 GB = 1e9
+ROOFLINE_CONTEXT = 4096  # tokens
 _COUNTED = (
     "-: does not fit. Usable is what macOS lets the GPU take by default: about two thirds of the memory up to 32 GB,"
     " three quarters above (Metal's recommendedMaxWorkingSetSize; `macllm doctor` shows this machine's). Counted are"
@@ -42,6 +45,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="show the memory that N tokens of context take (default: the longest that fits)",
     )
+    parser.add_argument(
+        "--roofline",
+        action="store_true",
+        help="show instead how many tokens a second each chip can make at most, at N tokens of context (4096)",
+    )
     add_json(parser)
 
 
@@ -52,11 +60,30 @@ def run(args: argparse.Namespace) -> int:
     files = find(args.model)
     name = None if Path(args.model).expanduser().exists() else args.model
     found = explain(files, name=name, context=args.context, dtype=_dtype())
+    bounds = _roofline(files, args.context) if args.roofline else None
     if args.json:
-        print_json(as_json(found))
+        print_json(as_json(found) | ({"roofline": roofline.as_json(bounds)} if bounds is not None else {}))
+    elif bounds is not None:
+        print("\n".join(header(found)))
+        roofline.show(bounds)
     else:
         show(found, args.context)
     return 0
+
+
+def _roofline(files: "ModelFiles", context: int | None) -> "Roofline":
+    """Raises OptionError where what a token reads is not known."""
+    from macllm.errors import OptionError
+    from macllm.kernels.roofline import roofline as bounds_of
+
+    if not files.native:
+        raise OptionError(
+            f"{files.label}: mlx-lm's classes run this architecture, and what they read is not known; "
+            "explain it without --roofline"
+        )
+    return bounds_of(
+        files.spec, files.stored_formats(), context or min(ROOFLINE_CONTEXT, files.spec.max_context)
+    )
 
 
 def find(text: str) -> "ModelFiles":

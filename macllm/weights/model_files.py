@@ -1,7 +1,7 @@
 """A model on disk, whatever its format: config, names, weights, and where its tokenizer comes from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,30 @@ class ModelFiles:
             tensor.name: packing if packing and tensor.shape[-1] % packing.group_size == 0 else None
             for tensor, packing in planned.items()
         }
+
+    def stored_formats(self) -> dict[str, Quantization | None]:
+        """The packing in memory of each quantizable tensor by canonical name: by the files, else as :meth:`formats`.
+
+        Raises CheckpointError for files that cannot be read.
+        """
+        read = self._packing_of_stored()
+        if read is None:
+            return self.formats()
+        stored = {
+            tensor.name: self.naming.stored(tensor.name)
+            for tensor in self.spec.tensors()
+            if tensor.quantizable
+        }
+        return {canonical: read(names[0]) if names else None for canonical, names in stored.items()}
+
+    def _packing_of_stored(self) -> Callable[[str], Quantization | None] | None:
+        """Tells it of a tensor by its stored name; None where there are no weights."""
+        if self.gguf is not None:
+            from macllm.weights.gguf_types import packing
+
+            tensors = self.gguf.tensors
+            return lambda name: packing(tensors[name].type_name) if len(tensors[name].shape) > 1 else None
+        return self.folder_checkpoint().quantization if any(self.path.glob("*.safetensors")) else None
 
     def checkpoint(self, dtype: "mx.Dtype") -> "Checkpoint":
         """The weights; ``dtype`` is what a GGUF's scales and plain tensors come in. Raises CheckpointError."""

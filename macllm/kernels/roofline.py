@@ -1,0 +1,75 @@
+"""How many tokens a second a model can at most make on each chip, by how its weights are held."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from macllm.kernels.chips import CHIPS, Chip
+from macllm.kernels.cost import Cost, Formats, Setting, prefill, step
+from macllm.quantization import Quantization
+from macllm.spec import ModelSpec
+
+STORED = "stored"  # the weights as they are
+CHOICES: Mapping[str, Quantization] = {"8": Quantization(8, 64), "4": Quantization(4, 64)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to hold the weights, and what a token costs then at least."""
+
+    name: str
+    formats: Formats
+    token: Cost
+    token_by_mlx: Cost  # with nothing but MLX's own kernels
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of the matrices in the layers and the head, as far as a token is multiplied by them."""
+        work = self.token.layers + self.token.head
+        return 8 * work.read_bytes / (work.operations / 2)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most tokens a second on one chip: in decoding by choice, in a prompt where its TFLOPS are known."""
+
+    chip: Chip
+    decode_tps: Mapping[str, float]
+    prefill_tps: float | None
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Bounds at ``context`` tokens: those of one more token, and of a prompt of that length as the weights are."""
+
+    context: int
+    choices: tuple[Choice, ...]
+    bounds: tuple[Bound, ...]
+
+
+def roofline(spec: ModelSpec, stored: Formats, context: int) -> Roofline:
+    """The bounds of all chips, with the weights as ``stored`` and as they might be."""
+    formats = {STORED: stored} | {name: quantized(spec, packing) for name, packing in CHOICES.items()}
+    choices = tuple(_choice(spec, name, each, context) for name, each in formats.items())
+    prompt = prefill(spec, stored, context)
+    return Roofline(context, choices, tuple(_bounds(choices, prompt)))
+
+
+def quantized(spec: ModelSpec, packing: Quantization) -> Formats:
+    """Every matrix in one format, as far as it fits."""
+    return {
+        tensor.name: packing if tensor.shape[-1] % packing.group_size == 0 else None
+        for tensor in spec.tensors()
+        if tensor.quantizable
+    }
+
+
+def _choice(spec: ModelSpec, name: str, formats: Formats, context: int) -> Choice:
+    token = step(spec, formats, context)
+    return Choice(name, formats, token, step(spec, formats, context, setting=Setting(way="mlx")))
+
+
+def _bounds(choices: tuple[Choice, ...], prompt: Cost) -> Iterator[Bound]:
+    for chip in CHIPS:
+        decode = {choice.name: choice.token.tokens_per_s(chip.bandwidth_gb_s) for choice in choices}
+        whole = prompt.tokens_per_s(chip.bandwidth_gb_s, chip.tflops) if chip.tflops is not None else None
+        yield Bound(chip, decode, whole)
