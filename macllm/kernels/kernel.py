@@ -31,17 +31,21 @@ DTYPES: tuple[mx.Dtype, ...] = (mx.float32, mx.float16, mx.bfloat16)
 
 @dataclass(frozen=True)
 class Body:
-    """Metal text: ``NAME.metal`` beside this module, and the headers that it needs, in order."""
+    """Metal text: ``FILE.metal`` beside this module (``NAME.metal`` if not given), and the headers it needs, in order.
+
+    The name tells compiled texts apart: bodies that share a file under other headers have names of their own.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     headers: tuple[str, ...] = ()
     portable: bool = True  # runs as CUDA too: no simdgroup_matrix, no vector constructors
+    file: str = ""
 
     @cached_property
     def source(self) -> str:
-        return _text(self.name)
+        return _text(self.file or self.name)
 
     @cached_property
     def header(self) -> str:

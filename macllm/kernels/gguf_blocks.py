@@ -1,0 +1,188 @@
+"""GGUF's block types as they lie in the file: matrix times vector, and dequantization.
+
+A matrix (N, K), K a multiple of the block's weights, is stored as ``weight`` uint8 (N, row bytes), each row whole
+blocks; a stack as (E, N, row bytes). All types share one body each for both kernels; what a type is says its header.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+
+import mlx.core as mx
+import numpy as np
+
+from macllm.kernels.gguf_decode import FORMATS, dequantize
+from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference
+from macllm.kernels.samples import TOLERANCES, as_float64, random
+
+_PART = 16  # weights that a thread takes at once
+_ROWS = 8  # outputs of a threadgroup: two simdgroups of four
+_THREADS = 256
+
+
+def matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None) -> mx.array:
+    """Rows x (R, K) times a matrix, or each times that of ``index`` (R,) in a stack: (R, N), summed in float32."""
+    wide = x.astype(mx.float32)
+    if index is None:
+        return (wide @ dequantize(weight, kind).T).astype(x.dtype)
+    return (dequantize(weight[index], kind) @ wide[..., None])[..., 0].astype(x.dtype)
+
+
+@cache
+def _body(kind: str, what: str) -> Body:
+    types = (f"gguf_{kind}",) if kind not in ("q4_k", "q5_k") else ("gguf_k_scales", f"gguf_{kind}")
+    inputs = ("x", "weight", "index", "sizes") if what == "matvec" else ("weight", "count")
+    return Body(f"{kind}_{what}", inputs, ("y",), ("gguf", *types), file=f"gguf_{what}")
+
+
+@cache
+def _numbers(*numbers: int) -> mx.array:
+    """Small whole numbers as an argument, made once."""
+    array = mx.array(numbers, mx.uint32)
+    mx.eval(array)
+    return array
+
+
+def _bind_matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None) -> Launch:
+    (rows, inputs), outputs = x.shape, weight.shape[-2]
+    return Launch(
+        _body(kind, "matvec"),
+        (x, weight, _numbers(*(0,) * rows) if index is None else index, _numbers(inputs, outputs)),
+        {"T": x.dtype},
+        (32 * rows, 2 * -(-outputs // _ROWS), 1),
+        (32, 2, 1),
+        ((rows, outputs),),
+        (x.dtype,),
+    )
+
+
+def _bind_dequantize(weight: mx.array, kind: str, dtype: mx.Dtype) -> Launch:
+    form = FORMATS[kind]
+    parts = weight.size // form.nbytes * (form.weights // _PART)
+    inputs = weight.shape[-1] // form.nbytes * form.weights
+    return Launch(
+        _body(kind, "dequantize"),
+        (weight, _numbers(parts)),
+        {"T": dtype},
+        (-(-parts // _THREADS) * _THREADS, 1, 1),  # whole threadgroups: each fills its table
+        (_THREADS, 1, 1),
+        ((*weight.shape[:-1], inputs),),
+        (dtype,),
+    )
+
+
+def _matvec_twin(
+    x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None
+) -> tuple[mx.array, ...]:
+    return (matvec(x, weight, kind, index),)
+
+
+def _dequantize_twin(weight: mx.array, kind: str, dtype: mx.Dtype) -> tuple[mx.array, ...]:
+    return (dequantize(weight, kind, dtype),)
+
+
+# ---- samples: random blocks with scales in bounds ----
+
+_HALVES = {  # where a block keeps its scale and its minimum
+    **dict.fromkeys(("q4_0", "q5_0", "q8_0", "iq4_nl", "iq4_xs"), (0,)),
+    **dict.fromkeys(("q4_1", "q5_1", "q4_k", "q5_k"), (0, 2)),
+    "q2_k": (80, 82),
+    "q3_k": (108,),
+    "q6_k": (208,),
+}
+_EXTREME = (0.0, -0.0, 2.0**-24, -(2.0**-24), 1000 * 2.0**-24, 2.0**-14, 65504.0, -65504.0)
+
+
+def random_blocks(kind: str, rows: Sequence[int], inputs: int, extreme: bool = False) -> mx.array:
+    """Rows (..., row bytes) of random codes; scales around 0.01, or all that halves can be at their limits."""
+    form = FORMATS[kind]
+    rng = np.random.default_rng(zlib.crc32(f"{kind} {tuple(rows)} {inputs}".encode()))
+    blocks = rng.integers(0, 256, (*rows, inputs // form.weights, form.nbytes), np.uint8)
+    for at in _HALVES[kind]:
+        lead = blocks.shape[:-1]
+        halves = rng.choice(_EXTREME, lead) if extreme else rng.normal(0, 0.01, lead)
+        blocks[..., at : at + 2] = halves.astype("<f2")[..., None].view(np.uint8)
+    return mx.array(blocks.reshape(*rows, -1))
+
+
+def _values(weight: mx.array, kind: str) -> Reference:
+    """The matrix by the ``gguf`` package."""
+    from gguf import GGMLQuantizationType  # 0.65 s to import
+    from gguf.quants import dequantize as library
+
+    values = library(np.array(weight), GGMLQuantizationType[kind.upper()])
+    return np.asarray(values, np.float64)
+
+
+def _matvec_cases(kind: str) -> Iterator[Case]:
+    block = FORMATS[kind].weights
+    odd = {32: 19, 256: 3}[block] * block  # inputs: neither a power of two nor whole turns of a simdgroup
+    for dtype in DTYPES:
+        yield _matvec_case("one block", kind, random((1, block), dtype), (5,))
+        yield _matvec_case("odd count of outputs", kind, random((3, odd), dtype), (21,))
+        chosen = mx.array([2, 0, 2, 1], mx.uint32)
+        yield _matvec_case("of a stack", kind, random((4, odd), dtype), (3, 10), chosen)
+    yield _matvec_case("eight rows", kind, random((8, odd)), (8,))
+    yield _matvec_case("scales at their limits", kind, random((2, odd)), (12,), extreme=True)
+
+
+def _matvec_case(
+    label: str,
+    kind: str,
+    x: mx.array,
+    rows: tuple[int, ...],
+    index: mx.array | None = None,
+    extreme: bool = False,
+) -> Case:
+    count, inputs = x.shape
+    weight = random_blocks(kind, rows, inputs, extreme)
+
+    def reference() -> tuple[Reference, ...]:
+        whole, wide = _values(weight, kind), as_float64(x)
+        if index is None:
+            return (wide @ whole.T,)
+        return (np.einsum("rnk,rk->rn", whole[np.array(index)], wide),)
+
+    arguments = {"x": x, "weight": weight, "index": index}
+    return Case(label, arguments, reference, TOLERANCES[x.dtype], x.dtype, (*rows, inputs), count)
+
+
+def _dequantize_cases(kind: str) -> Iterator[Case]:
+    inputs = 3 * FORMATS[kind].weights
+    for dtype in DTYPES:
+        tolerance = 0 if dtype == mx.float32 else TOLERANCES[dtype]
+        for label, rows, extreme in (
+            ("odd count of rows", (7,), False),
+            ("of a stack", (2, 5), False),
+            *([("scales at their limits", (9,), True)] if dtype != mx.float16 else []),  # which are beyond it
+        ):
+            weight = random_blocks(kind, rows, inputs, extreme)
+            reference = partial(lambda w: (_values(w, kind),), weight)
+            arguments = {"weight": weight, "dtype": dtype}
+            yield Case(label, arguments, reference, tolerance, dtype, (*rows, inputs), 1)
+
+
+def _kernels(kind: str) -> tuple[Kernel, Kernel]:
+    return (
+        Kernel(
+            f"{kind}_matvec",
+            _body(kind, "matvec"),
+            (kind,),
+            (1, 8),
+            partial(_bind_matvec, kind=kind),
+            partial(_matvec_twin, kind=kind),
+            partial(_matvec_cases, kind),
+        ),
+        Kernel(
+            f"{kind}_dequantize",
+            _body(kind, "dequantize"),
+            (kind,),
+            (1, 1),
+            partial(_bind_dequantize, kind=kind),
+            partial(_dequantize_twin, kind=kind),
+            partial(_dequantize_cases, kind),
+        ),
+    )
+
+
+KERNELS = tuple(kernel for kind in FORMATS for kernel in _kernels(kind))
