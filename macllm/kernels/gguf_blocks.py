@@ -7,17 +7,20 @@ blocks; a stack as (E, N, row bytes). All types share one body each for both ker
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
 
 from macllm.kernels.gguf_decode import FORMATS, dequantize
-from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference
-from macllm.kernels.samples import TOLERANCES, as_float64, random
+from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample
+from macllm.kernels.samples import TOLERANCES, as_float64, bits, random
+from macllm.kernels.workload import Workload
 
 _PART = 16  # weights that a thread takes at once
 _ROWS = 8  # outputs of a threadgroup: two simdgroups of four
 _THREADS = 256
+_AFFINE_GROUP = 32  # of repacked matrices
 
 
 def matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None) -> mx.array:
@@ -79,6 +82,16 @@ def _matvec_twin(
 
 def _dequantize_twin(weight: mx.array, kind: str, dtype: mx.Dtype) -> tuple[mx.array, ...]:
     return (dequantize(weight, kind, dtype),)
+
+
+def _rival(
+    x: mx.array, weight: mx.array, scales: mx.array | None = None, biases: mx.array | None = None
+) -> tuple[mx.array, ...]:
+    """What a matrix is multiplied by where its blocks are not kept: repacked for MLX, or expanded."""
+    if scales is None:
+        return (x @ weight.T,)
+    bits_ = weight.shape[-1] * 32 // x.shape[-1]
+    return (mx.quantized_matmul(x, weight, scales, biases, True, _AFFINE_GROUP, bits_),)
 
 
 # ---- samples: random blocks with scales in bounds ----
@@ -162,6 +175,41 @@ def _dequantize_cases(kind: str) -> Iterator[Case]:
             yield Case(label, arguments, reference, tolerance, dtype, (*rows, inputs), 1)
 
 
+def _matvec_samples(work: Workload, kind: str) -> Iterator[Sample]:
+    for shape, rows in product(_fitting(work, kind), work.rows_within(1, 8)):
+        x = random((rows, shape[1]), work.dtype)
+        arguments = {"x": x, "weight": _arbitrary(shape, kind)}
+        yield Sample(arguments, shape, rows, {"x": x, **_other_form(shape, kind, work.dtype)})
+
+
+def _dequantize_samples(work: Workload, kind: str) -> Iterator[Sample]:
+    for shape in _fitting(work, kind):
+        yield Sample({"weight": _arbitrary(shape, kind), "dtype": work.dtype}, shape, 1)
+
+
+def _fitting(work: Workload, kind: str) -> list[tuple[int, int]]:
+    return [shape for shape in work.matrices if shape[1] % FORMATS[kind].weights == 0]
+
+
+def _arbitrary(shape: tuple[int, int], kind: str) -> mx.array:
+    """A large matrix of any codes, with scales of 2 ** -7."""
+    form, (outputs, inputs) = FORMATS[kind], shape
+    blocks = bits((outputs, inputs // form.weights, form.nbytes), mx.uint8)
+    for at in _HALVES[kind]:
+        blocks[..., at : at + 2] = mx.array([0, 0x20], mx.uint8)
+    mx.eval(blocks)
+    return blocks.reshape(outputs, -1)
+
+
+def _other_form(shape: tuple[int, int], kind: str, dtype: mx.Dtype) -> dict[str, mx.array]:
+    """What :func:`_rival` takes for a matrix of this size."""
+    (outputs, inputs), packed = shape, FORMATS[kind].affine_bits
+    if packed is None:
+        return {"weight": mx.random.normal(shape, dtype, scale=0.02, key=mx.random.key(0))}
+    groups = mx.full((outputs, inputs // _AFFINE_GROUP), 0.01, dtype)
+    return {"weight": bits((outputs, inputs * packed // 32)), "scales": groups, "biases": -groups}
+
+
 def _kernels(kind: str) -> tuple[Kernel, Kernel]:
     return (
         Kernel(
@@ -172,6 +220,8 @@ def _kernels(kind: str) -> tuple[Kernel, Kernel]:
             partial(_bind_matvec, kind=kind),
             partial(_matvec_twin, kind=kind),
             partial(_matvec_cases, kind),
+            samples=partial(_matvec_samples, kind=kind),
+            rival=_rival,
         ),
         Kernel(
             f"{kind}_dequantize",
@@ -181,6 +231,7 @@ def _kernels(kind: str) -> tuple[Kernel, Kernel]:
             partial(_bind_dequantize, kind=kind),
             partial(_dequantize_twin, kind=kind),
             partial(_dequantize_cases, kind),
+            samples=partial(_dequantize_samples, kind=kind),
         ),
     )
 

@@ -20,6 +20,9 @@ class BlockFormat:
     name: str  # as a mode: "q4_k"
     weights: int
     nbytes: int
+    affine_bits: (
+        int | None
+    )  # of MLX's affine mode in groups of 32, which holds the same codes; None: it cannot
 
     def row_bytes(self, inputs: int) -> int:
         """Bytes of a row of so many weights, a multiple of a block's."""
@@ -27,20 +30,20 @@ class BlockFormat:
 
 
 FORMATS: Mapping[str, BlockFormat] = {
-    name: BlockFormat(name, weights, nbytes)
-    for name, weights, nbytes in (
-        ("q4_0", 32, 18),
-        ("q4_1", 32, 20),
-        ("q5_0", 32, 22),
-        ("q5_1", 32, 24),
-        ("q8_0", 32, 34),
-        ("q2_k", 256, 84),
-        ("q3_k", 256, 110),
-        ("q4_k", 256, 144),
-        ("q5_k", 256, 176),
-        ("q6_k", 256, 210),
-        ("iq4_nl", 32, 18),
-        ("iq4_xs", 256, 136),
+    name: BlockFormat(name, weights, nbytes, bits)
+    for name, weights, nbytes, bits in (
+        ("q4_0", 32, 18, 4),
+        ("q4_1", 32, 20, 4),
+        ("q5_0", 32, 22, 5),
+        ("q5_1", 32, 24, 5),
+        ("q8_0", 32, 34, 8),
+        ("q2_k", 256, 84, None),
+        ("q3_k", 256, 110, None),
+        ("q4_k", 256, 144, 4),
+        ("q5_k", 256, 176, 5),
+        ("q6_k", 256, 210, None),
+        ("iq4_nl", 32, 18, None),
+        ("iq4_xs", 256, 136, None),
     )
 }
 

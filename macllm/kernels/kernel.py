@@ -97,6 +97,7 @@ class Sample:
     arguments: Mapping[str, Any]
     shape: tuple[int, ...]  # as a Case's
     rows: int
+    rival: Mapping[str, Any] | None = None  # the rival's, of the same size; None: the same ones
 
 
 @dataclass(frozen=True)

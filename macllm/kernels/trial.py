@@ -125,12 +125,11 @@ class _Trial:
                 bound = max(2 * TOLERANCES[self.dtype], _GROSS)
                 off = relative_error(one, as_float64(other))
                 _judged(off, bound, f"{_times(sample.shape)}, rows {sample.rows}, beside the twin")
-        copies = _copies(arguments)
         rival = kernel.rival or kernel.twin
         try:
             mine, theirs = self._race(
-                [lambda a=each: kernel(self.run, **a) for each in copies],  # type: ignore[misc]
-                [lambda a=each: rival(**a) for each in copies],  # type: ignore[misc]
+                [lambda a=each: kernel(self.run, **a) for each in _copies(arguments)],  # type: ignore[misc]
+                [lambda a=each: rival(**a) for each in _copies(sample.rival or arguments)],  # type: ignore[misc]
             )
         except _OutOfTime:
             raise
