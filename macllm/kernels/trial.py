@@ -190,31 +190,34 @@ def trial(
     return found
 
 
+def trials(
+    kernels: Iterable[Kernel], run: Runner, work: Workload, *, clock: Clock = time.perf_counter
+) -> Iterator[tuple[Kernel, tuple[Verdict, ...]]]:
+    """The full form of each, as it is found."""
+    for kernel in kernels:
+        yield kernel, trial(kernel, run, work, clock=clock)
+
+
 def short_trial(
     kernels: Iterable[Kernel],
     run: Runner,
     work: Workload,
-    known: Verdicts,
     *,
     budget_s: float = SHORT_S,
     clock: Clock = time.perf_counter,
-) -> bool:
-    """Tries those of ``kernels`` that ``known`` has no verdict of in the type of ``work``, and records what it finds.
+) -> Iterator[tuple[Kernel, tuple[Verdict, ...]]]:
+    """The short form of each, as it is found, in the type and at the largest shapes of ``work``.
 
     Ends soon after ``budget_s``; what is left stays untried, but what had all the time and did not end is given up.
-    Returns whether anything was found.
     """
-    deadline, anything = clock() + budget_s, False
-    for kernel in untried(kernels, work.dtype, known):
+    deadline, first = clock() + budget_s, True
+    for kernel in kernels:
         found = trial(kernel, run, work.short(), effort=SHORT, clock=clock, deadline=deadline)
-        if not found and not anything:
-            reason = f"its trial did not end within {budget_s:g} s"
-            found = (Verdict(kernel.name, dtype_name(work.dtype), "failed", reason),)
-        if not found:
-            break
-        known.record(kernel, found)
-        anything = True
-    return anything
+        if not found and not first:
+            return
+        reason = f"its trial did not end within {budget_s:g} s"
+        yield kernel, found or (Verdict(kernel.name, dtype_name(work.dtype), "failed", reason),)
+        first = False
 
 
 def untried(kernels: Iterable[Kernel], dtype: mx.Dtype, known: Verdicts) -> list[Kernel]:

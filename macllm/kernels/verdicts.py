@@ -87,7 +87,7 @@ class Verdicts:
             saved = json.loads(known._file.read_text(encoding="utf-8"))
             if saved["machine"] == asdict(known.machine):
                 found = {
-                    (name, entry["digest"]): tuple(map(_verdict, entry["verdicts"]))
+                    (name, entry["digest"]): tuple(map(verdict_from_json, entry["verdicts"]))
                     for name, entry in saved["kernels"].items()
                 }
                 known._found = found  # all of it or nothing
@@ -155,8 +155,8 @@ def _file(machine: Machine) -> Path:
     return paths.data_dir() / "kernels" / f"{chip}.json"
 
 
-def _verdict(saved: dict[str, Any]) -> Verdict:
-    """Raises TypeError, KeyError or ValueError where it is none."""
+def verdict_from_json(saved: dict[str, Any]) -> Verdict:
+    """What :meth:`Verdict.as_json` made. Raises TypeError, KeyError or ValueError where it is none."""
     if set(saved) != {field.name for field in fields(Verdict)} or saved["status"] not in get_args(Status):
         raise ValueError(saved)
     numbers = {name: float(saved[name]) for name in ("kernel_s", "rival_s")}
