@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import site
+from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_data_path
+
+import macllm
 
 
 def data_dir() -> Path:
@@ -23,3 +27,15 @@ def free_bytes(folder: Path) -> int:
     folder = folder.absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(there).free
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which a child imports this very macllm.
+
+    An installed one is found as it is here: its folder on PYTHONPATH would go before the standard library.
+    """
+    home = str(Path(macllm.__file__).resolve().parent.parent)
+    if home in (*site.getsitepackages(), site.getusersitepackages()):
+        return dict(environment)
+    paths = [home, *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}

@@ -7,20 +7,18 @@ import asyncio
 import contextlib
 import json
 import os
-import site
 import sys
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import macllm
 from macllm.engine.death import DIED, EngineDied, cause_of_death
 from macllm.engine.events import Event, Failed, Machine
 from macllm.engine.protocol import Request
 from macllm.engine.stream import Channel, Engine, Stream
 from macllm.engine.training_events import TrainingEvent
 from macllm.engine.wire import from_json, to_json
+from macllm.paths import child_environment
 
 __all__ = ["Engine", "EngineClient", "EngineDied", "Stream"]
 
@@ -185,18 +183,6 @@ class EngineClient:
 
     async def _finished(self) -> None:
         await asyncio.wait(self._tasks)
-
-
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which a child imports this very macllm.
-
-    An installed one is found as it is here: its folder on PYTHONPATH would go before the standard library.
-    """
-    home = str(Path(macllm.__file__).resolve().parent.parent)
-    if home in (*site.getsitepackages(), site.getusersitepackages()):
-        return dict(environment)
-    paths = [home, *filter(None, [environment.get("PYTHONPATH")])]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _died(problem: str) -> Failed:

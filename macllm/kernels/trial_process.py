@@ -5,6 +5,7 @@ out by it. And MLX may be asked by one thread at a time, while a model is read b
 """
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from typing import Any
 
 from macllm.kernels.kernel import Kernel
 from macllm.kernels.registry import KERNELS
+from macllm.kernels.runners import device_runner
 from macllm.kernels.trial import LONGEST_REASON, SHORT_S, short_trial, trials
 from macllm.kernels.verdicts import Verdict, dtype_name, verdict_from_json
 from macllm.kernels.workload import Workload, from_json
+from macllm.paths import child_environment
 
 # -P: a file in the user's folder must not be taken for a module of the same name
 COMMAND = (sys.executable, "-P", "-m", "macllm.kernels.trial_process")
 
 LONG_PATIENCE_S = 300.0  # for one kernel in full
 SHORT_PATIENCE_S = SHORT_S + 1.0
+_START_PATIENCE_S = 30.0  # for the process itself: where it does not come, no kernel is to blame
 _BEGUN = "begun"
 _LONGEST_STDERR = 4000  # bytes that are looked at
 
@@ -58,9 +62,10 @@ class TrialProcess:
         """Each kernel's verdicts as they come. One that ends the process has failed; another then tries the rest."""
         left = list(self._order.kernels)
         begun = False
-        while (line := self._next()) is not None:
+        patience_s = _START_PATIENCE_S
+        while (line := self._next(patience_s)) is not None:
             if line == _BEGUN:
-                begun = True
+                begun, patience_s = True, self._patience_s
                 continue
             name, verdicts = line["kernel"], line["verdicts"]
             left.remove(name)
@@ -86,6 +91,7 @@ class TrialProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env=child_environment(os.environ),
             start_new_session=True,  # Ctrl-C in the terminal ends it by this one's end
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -98,10 +104,10 @@ class TrialProcess:
                 self._lines.put(line)
         self._lines.put(None)
 
-    def _next(self) -> Any:
+    def _next(self, patience_s: float) -> Any:
         """The next line's content; None at the end, or where it does not come in time."""
         try:
-            line = self._lines.get(timeout=self._patience_s)
+            line = self._lines.get(timeout=patience_s)
         except queue.Empty:
             return None
         return json.loads(line) if line is not None else None
@@ -127,9 +133,7 @@ class TrialProcess:
 
 def main(order: Order) -> None:
     """Tries and tells."""
-    from macllm.kernels.permission import runner
-
-    run = runner()
+    run = device_runner()
     if run is None:
         return
     kernels = [KERNELS[name] for name in order.kernels]

@@ -1,7 +1,7 @@
 """What a model asks of kernels: the shapes of its matrices and of its attention, to time kernels on."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -48,8 +48,13 @@ class Workload:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON data."""
-        heads = [astuple(each) for each in self.heads]
-        return {**asdict(self), "dtype": str(self.dtype).rpartition(".")[2], "heads": heads}
+        shapes = {"matrices": self.matrices, "heads": [astuple(each) for each in self.heads], "dim": self.dim}
+        return {
+            "dtype": str(self.dtype).rpartition(".")[2],
+            **shapes,
+            "rows": self.rows,
+            "tokens": self.tokens,
+        }
 
     def rows_within(self, fewest: int, most: int) -> tuple[int, ...]:
         """Those of ``rows`` that a kernel is for."""

@@ -18,7 +18,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from macllm.engine.client import child_environment
+from macllm.paths import child_environment
 
 # Everything that moves a cursor, names a window or switches a terminal; colours (a final m) stay.
 _SEQUENCE = re.compile(

@@ -15,13 +15,14 @@ from pathlib import Path
 import chatty
 import pytest
 
-from macllm.engine.client import EngineClient, child_environment
+from macllm.engine.client import EngineClient
 from macllm.engine.death import EngineDied, cause_of_death
 from macllm.engine.events import Counted, Event, Loading, Prefill, Ready, Token
 from macllm.engine.generate import Options, generate
 from macllm.engine.loading import load_model
 from macllm.engine.protocol import Count, Load, ModelRef
 from macllm.engine.session import Session
+from macllm.paths import child_environment
 
 PATIENCE_S = 60
 

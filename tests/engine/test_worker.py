@@ -13,11 +13,11 @@ from typing import IO, Any
 import chatty
 import pytest
 
-from macllm.engine.client import child_environment
 from macllm.engine.events import Counted, Event, Loading, Prefill, Token
 from macllm.engine.outbox import LINE_EVENTS, Outbox
 from macllm.engine.protocol import Generate
 from macllm.engine.wire import from_json, to_json
+from macllm.paths import child_environment
 
 PATIENCE_S = 60
 

@@ -12,8 +12,8 @@ from stand_ins import Clock, fails_at_once, fails_when_computed, no_numbers, not
 from macllm.families import spec_from_config
 from macllm.kernels.kernel import Kernel, Runner
 from macllm.kernels.registry import KERNELS
-from macllm.kernels.trial import SHORT, reason_of, short_trial, trial, untried
-from macllm.kernels.verdicts import Machine, Verdict, Verdicts
+from macllm.kernels.trial import SHORT, reason_of, short_trial, trial, trials, untried
+from macllm.kernels.verdicts import Machine, Status, Verdict, Verdicts
 from macllm.kernels.workload import MOST_WEIGHTS, Heads, Workload, of_spec, standard
 
 SMALL = Workload(mx.float16, ((32, 256), (64, 512)), (Heads(4, 2, 64),), 256, rows=(1, 4), tokens=(64,))
@@ -125,46 +125,52 @@ def test_the_budget_ends_a_trial_without_a_verdict(clock: Clock) -> None:
     assert clock.now < 100 + 5 + 2  # one check more at most
 
 
-def known() -> Verdicts:
-    return Verdicts.load(Machine("Apple M9", "macOS 30", "1", "1"))
+def known(*verdicts: Verdict) -> Verdicts:
+    made = Verdicts.load(Machine("Apple M9", "macOS 30", "1", "1"))
+    made.record(KERNEL, verdicts)
+    return made
 
 
-def test_the_short_trial_goes_on_where_it_was_ended(clock: Clock) -> None:
+def test_the_short_trial_stops_when_its_time_is_over(clock: Clock) -> None:
     kernels = [noting(kernel) for kernel in KERNELS.values()]
-    verdicts = known()
-    run = clock.taking(0.15, right)
-    rounds = 0
-    while untried(kernels, SMALL.dtype, verdicts):
-        began, left = clock.now, len(untried(kernels, SMALL.dtype, verdicts))
-        short_trial(kernels, run, SMALL, verdicts, budget_s=3, clock=clock)
-        assert clock.now - began < 3 + 64 * 0.15  # a round that has begun is ended
-        assert len(untried(kernels, SMALL.dtype, verdicts)) < left
-        rounds += 1
-    assert rounds > 1
-    assert not short_trial(kernels, run, SMALL, verdicts, budget_s=3, clock=clock)  # all is known
+    began = clock.now
+    found = list(short_trial(kernels, clock.taking(0.15, right), SMALL, budget_s=3, clock=clock))
+    assert 0 < len(found) < len(kernels)
+    assert [kernel for kernel, _ in found] == kernels[: len(found)]
+    assert all(each.good for _, verdicts in found for each in verdicts)
+    assert clock.now - began < 3 + 64 * 0.15  # a round that has begun is ended
 
 
-def test_the_short_trial_tries_again_what_is_only_known_to_be_right(clock: Clock) -> None:
-    verdicts = known()
-    verdicts.record(KERNEL, [Verdict(KERNEL.name, "float16", "right")])
-    assert short_trial([KERNEL], right, SMALL, verdicts, clock=clock)
-    assert verdicts.of(KERNEL, mx.float16).status in ("faster", "slower")
+def test_the_short_trial_is_of_one_type_and_few_shapes(clock: Clock) -> None:
+    ((_, found),) = short_trial([KERNEL], right, SMALL, clock=clock)
+    assert [(each.dtype, each.shape, each.rows) for each in found] == [
+        ("float16", (64, 512), 1),
+        ("float16", (64, 512), 4),
+    ]
 
 
 def test_a_kernel_whose_trial_does_not_end_is_given_up(clock: Clock) -> None:
-    verdicts = known()
     kernels = [KERNEL, noting(KERNELS["nf4_dequantize"])]
-    assert short_trial(kernels, clock.taking(2, right), SMALL, verdicts, budget_s=3, clock=clock)
-    assert verdicts.of(KERNEL, mx.float16).reason == "its trial did not end within 3 s"
-    assert verdicts.of(kernels[1], mx.float16).status == "untried"  # its turn is the next time
+    found = list(short_trial(kernels, clock.taking(2, right), SMALL, budget_s=3, clock=clock))
+    assert [kernel for kernel, _ in found] == [KERNEL]  # the other's turn is the next time
+    assert found[0][1][0].reason == "its trial did not end within 3 s"
 
 
-@pytest.mark.parametrize("run", [wrong, fails_at_once, fails_when_computed])
-def test_the_short_trial_finds_what_is_bad_and_does_not_try_it_again(run: Runner, clock: Clock) -> None:
-    verdicts = known()
-    assert short_trial([KERNEL], run, SMALL, verdicts, clock=clock)
-    assert not verdicts.of(KERNEL, mx.float16).good
-    assert not short_trial([KERNEL], right, SMALL, verdicts, clock=clock)
+def test_the_full_form_is_of_every_type(clock: Clock) -> None:
+    ((_, found),) = trials([noting(KERNELS["nf4_dequantize"])], right, SMALL, clock=clock)
+    assert {each.dtype for each in found} == {"float32", "float16", "bfloat16"}
+    assert {each.shape for each in found if each.dtype == "float16"} == set(SMALL.matrices)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("faster", False), ("slower", False), ("wrong", False), ("failed", False), ("right", True)],
+)
+def test_what_is_known_is_not_tried_again(status: Status, expected: bool) -> None:
+    verdicts = known(Verdict(KERNEL.name, "float16", status))
+    assert bool(untried([KERNEL], mx.float16, verdicts)) == expected
+    assert untried([KERNEL], mx.bfloat16, verdicts)
+    assert not untried([replace(KERNEL, samples=None)], mx.bfloat16, verdicts)
 
 
 @pytest.mark.parametrize("name", KERNELS)
