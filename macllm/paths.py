@@ -8,8 +8,6 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
-import macllm
-
 
 def data_dir() -> Path:
     """Models, chats, state that must last."""
@@ -34,7 +32,7 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     An installed one is found as it is here: its folder on PYTHONPATH would go before the standard library.
     """
-    home = str(Path(macllm.__file__).resolve().parent.parent)
+    home = str(Path(__file__).resolve().parent.parent)
     if home in (*site.getsitepackages(), site.getusersitepackages()):
         return dict(environment)
     paths = [home, *filter(None, [environment.get("PYTHONPATH")])]
