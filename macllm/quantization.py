@@ -1,19 +1,22 @@
-"""How matrices are stored, as data: MLX's quantization modes, and which matrix of a model has which."""
+"""How matrices are stored, as data: MLX's quantization modes, macllm's own, and which matrix of a model has which."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from macllm.errors import ConfigError
 
-Mode: TypeAlias = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
+Mode: TypeAlias = Literal["affine", "mxfp4", "mxfp8", "nvfp4", "nf4"]
 
 DEFAULTS: Mapping[Mode, tuple[int, int]] = {  # bits, group size
     "affine": (4, 64),
     "mxfp4": (4, 32),
     "mxfp8": (8, 32),
     "nvfp4": (4, 16),
+    "nf4": (4, 64),
 }
+MLX_MODES: frozenset[Mode] = frozenset({"affine", "mxfp4", "mxfp8", "nvfp4"})  # which MLX multiplies itself
+NF4_GROUP = 256  # magnitudes, one a group of weights, that share a scale and a mean in float32 (QLoRA)
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 AFFINE_GROUPS = (32, 64, 128)
 RECIPES: Mapping[str, tuple[int, int]] = {  # bits of most matrices, bits of the sensitive ones
@@ -36,11 +39,26 @@ class Quantization:
     def __str__(self) -> str:
         return f"{self.mode} {self.bits}-bit, groups of {self.group_size}"
 
-    def nbytes(self, weights: int) -> int:
-        """Stored bytes of a matrix of ``weights`` elements."""
+    def nbytes(self, weights: int, matrices: int = 1) -> int:
+        """Stored bytes of equal ``matrices`` that have ``weights`` elements together."""
         groups = weights // self.group_size
+        if self.mode == "nf4":
+            second = -(-groups // matrices // NF4_GROUP) * matrices
+            return weights // 2 + groups + 8 * second
         per_group = 2 * _SCALE_BYTES if self.mode == "affine" else 1  # mx and nv modes: one 8-bit scale
         return weights * self.bits // 8 + groups * per_group
+
+    @property
+    def has_biases(self) -> bool:
+        """Whether a third array lies beside weight and scales."""
+        return self.mode in ("affine", "nf4")
+
+    def biases_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of that array for a matrix or a stack of ``shape``."""
+        *lead, outputs, inputs = shape
+        if self.mode == "nf4":
+            return (*lead, -(-outputs * (inputs // self.group_size) // NF4_GROUP), 2)
+        return (*lead, outputs, inputs // self.group_size)
 
     @staticmethod
     def parse(values: Mapping[str, Any], where: str) -> "Quantization":

@@ -16,7 +16,8 @@ def weight_bytes(spec: ModelSpec, formats: Mapping[str, Quantization | None], de
     total = 0
     for tensor in spec.tensors():
         stored = formats.get(tensor.name)
-        total += stored.nbytes(tensor.size) if stored is not None else tensor.size * dense_bytes
+        matrices = math.prod(tensor.shape[:-2])
+        total += stored.nbytes(tensor.size, matrices) if stored is not None else tensor.size * dense_bytes
     return total
 
 

@@ -214,6 +214,7 @@ def _kernels(kind: str) -> tuple[Kernel, Kernel]:
     return (
         Kernel(
             f"{kind}_matvec",
+            "product",
             _body(kind, "matvec"),
             (kind,),
             (1, 8),
@@ -225,6 +226,7 @@ def _kernels(kind: str) -> tuple[Kernel, Kernel]:
         ),
         Kernel(
             f"{kind}_dequantize",
+            "dequantize",
             _body(kind, "dequantize"),
             (kind,),
             (1, 1),

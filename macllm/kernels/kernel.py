@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -25,6 +25,9 @@ from macllm.kernels.workload import Workload
 Arrays: TypeAlias = Sequence[mx.array]
 Template: TypeAlias = Mapping[str, int | bool | mx.Dtype]
 Reference: TypeAlias = npt.NDArray[np.float64]
+
+# what a kernel does; of a product x times the matrix that is stored as weight, scales and biases, dispatch chooses one
+Role: TypeAlias = Literal["product", "dequantize", "quantize", "attention", "fusion"]
 
 DTYPES: tuple[mx.Dtype, ...] = (mx.float32, mx.float16, mx.bfloat16)
 
@@ -109,6 +112,7 @@ class Kernel:
     """
 
     name: str
+    role: Role
     body: Body
     modes: tuple[str, ...]  # storage that it reads: "nf4", "q4_k", "affine 4-bit", ...
     rows: tuple[int, int]  # fewest and most rows of input that it is for

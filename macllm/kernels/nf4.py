@@ -25,9 +25,9 @@ import numpy as np
 from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample
 from macllm.kernels.samples import TOLERANCES, as_float64, bits, random
 from macllm.kernels.workload import Workload
+from macllm.quantization import DEFAULTS, NF4_GROUP
 
-BLOCK = 64  # weights that share a magnitude
-GROUP = 256  # magnitudes that share a scale and a mean
+BLOCK = DEFAULTS["nf4"][1]  # weights that share a magnitude
 _WORD = 8  # codes in a word
 _VALUES = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -56,7 +56,7 @@ def levels() -> mx.array:
 
 def groups(blocks: int) -> int:
     """Groups of a matrix that has so many blocks."""
-    return -(-blocks // GROUP)
+    return -(-blocks // NF4_GROUP)
 
 
 def quantize(matrix: mx.array) -> tuple[mx.array, mx.array, mx.array]:
@@ -71,12 +71,12 @@ def quantize(matrix: mx.array) -> tuple[mx.array, mx.array, mx.array]:
 def quantize_magnitudes(found: mx.array) -> tuple[mx.array, mx.array]:
     """Magnitudes (..., N, K / 64) as the nearest levels uint8, and each group's scale and mean (..., G, 2)."""
     lead, count = found.shape[:-2], found.shape[-2] * found.shape[-1]
-    missing = groups(count) * GROUP - count
+    missing = groups(count) * NF4_GROUP - count
     flat = found.reshape(*lead, count)
     if missing:  # the last group is filled with its last member, and cut again
         filler = mx.broadcast_to(flat[..., -1:], (*lead, missing))
         flat = mx.concatenate([flat, filler], axis=-1)
-    flat = flat.reshape(*lead, -1, GROUP)
+    flat = flat.reshape(*lead, -1, NF4_GROUP)
     mean = mx.mean(flat, axis=-1, keepdims=True)
     around = flat - mean
     scale = mx.max(mx.abs(around), axis=-1, keepdims=True)
@@ -90,7 +90,7 @@ def magnitudes(scales: mx.array, biases: mx.array | None) -> mx.array:
     if biases is None:
         return scales.astype(mx.float32)
     lead, count = scales.shape[:-2], scales.shape[-2] * scales.shape[-1]
-    pairs = mx.repeat(biases, GROUP, axis=-2)[..., :count, :]
+    pairs = mx.repeat(biases, NF4_GROUP, axis=-2)[..., :count, :]
     flat = levels()[scales.reshape(*lead, count)]
     return (flat * pairs[..., 0] + pairs[..., 1]).reshape(scales.shape)
 
@@ -116,7 +116,11 @@ def dequantize(
 
 
 def matvec(
-    x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array | None, index: mx.array | None = None
+    x: mx.array,
+    weight: mx.array,
+    scales: mx.array,
+    biases: mx.array | None = None,
+    index: mx.array | None = None,
 ) -> mx.array:
     """Rows x (R, K) times a matrix, or each times that of ``index`` (R,) in a stack: (R, N), summed in float32."""
     whole = dequantize(weight, scales, biases)
@@ -140,14 +144,13 @@ def rows(
         return weight[index], scales[index], biases[span]
     place = mx.arange(weight.shape[0])[index] if not isinstance(index, mx.array) else index
     columns = mx.arange(scales.shape[1])
-    pairs = biases[(place[..., None] * scales.shape[1] + columns) // GROUP]  # (..., K / 64, 2)
+    pairs = biases[(place[..., None] * scales.shape[1] + columns) // NF4_GROUP]  # (..., K / 64, 2)
     return weight[index], levels()[scales[index]] * pairs[..., 0] + pairs[..., 1], None
 
 
-def nbytes(weights: int) -> int:
-    """Stored bytes of a matrix of so many weights."""
-    blocks = weights // BLOCK
-    return weights // 2 + blocks + 8 * groups(blocks)
+def ends_with_a_group(scales: mx.array) -> bool:
+    """Whether the last group of a matrix (..., N, K / 64) is whole, so that another may follow."""
+    return scales.shape[-2] * scales.shape[-1] % NF4_GROUP == 0
 
 
 def _group_span(index: mx.array | slice | int, count: int, blocks: int) -> slice | None:
@@ -155,10 +158,10 @@ def _group_span(index: mx.array | slice | int, count: int, blocks: int) -> slice
     if not isinstance(index, slice):
         return None
     start, stop, step = index.indices(count)
-    whole_end = stop == count or stop * blocks % GROUP == 0
-    if step != 1 or start * blocks % GROUP or not whole_end:
+    whole_end = stop == count or stop * blocks % NF4_GROUP == 0
+    if step != 1 or start * blocks % NF4_GROUP or not whole_end:
         return None
-    return slice(start * blocks // GROUP, groups(stop * blocks))
+    return slice(start * blocks // NF4_GROUP, groups(stop * blocks))
 
 
 def _nearest(found: mx.array, ascending: mx.array) -> mx.array:
@@ -177,7 +180,11 @@ _ROWS = 8  # outputs of a threadgroup: two simdgroups of four
 
 
 def _bind_matvec(
-    x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array | None, index: mx.array | None = None
+    x: mx.array,
+    weight: mx.array,
+    scales: mx.array,
+    biases: mx.array | None = None,
+    index: mx.array | None = None,
 ) -> Launch:
     outputs, inputs = weight.shape[-2], weight.shape[-1] * _WORD
     double, rows_ = biases is not None, x.shape[0]
@@ -345,7 +352,7 @@ def _exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Refer
     blocks_of_one = scales.shape[-2] * scales.shape[-1]
     pairs = as_float64(biases).reshape(-1, groups(blocks_of_one), 2)
     found = as_float64(levels())[np.array(scales)].reshape(len(pairs), blocks_of_one)
-    group = np.arange(blocks_of_one) // GROUP
+    group = np.arange(blocks_of_one) // NF4_GROUP
     found = found * pairs[:, group, 0] + pairs[:, group, 1]
     whole: Reference = blocks * found.reshape(*scales.shape, 1)
     return whole.reshape(*words.shape[:-1], -1)
@@ -353,33 +360,36 @@ def _exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Refer
 
 KERNELS = (
     Kernel(
-        "nf4_matvec",
-        _MATVEC,
-        ("nf4",),
-        (1, 8),
-        _bind_matvec,
-        _matvec_twin,
-        _matvec_cases,
+        name="nf4_matvec",
+        role="product",
+        body=_MATVEC,
+        modes=("nf4",),
+        rows=(1, 8),
+        bind=_bind_matvec,
+        twin=_matvec_twin,
+        cases=_matvec_cases,
         samples=_matvec_samples,
     ),
     Kernel(
-        "nf4_dequantize",
-        _DEQUANTIZE,
-        ("nf4",),
-        (1, 1),
-        _bind_dequantize,
-        _dequantize_twin,
-        _dequantize_cases,
+        name="nf4_dequantize",
+        role="dequantize",
+        body=_DEQUANTIZE,
+        modes=("nf4",),
+        rows=(1, 1),
+        bind=_bind_dequantize,
+        twin=_dequantize_twin,
+        cases=_dequantize_cases,
         samples=_dequantize_samples,
     ),
     Kernel(
-        "nf4_quantize",
-        _QUANTIZE,
-        ("nf4",),
-        (1, 1),
-        _bind_quantize,
-        _quantize_twin,
-        _quantize_cases,
+        name="nf4_quantize",
+        role="quantize",
+        body=_QUANTIZE,
+        modes=("nf4",),
+        rows=(1, 1),
+        bind=_bind_quantize,
+        twin=_quantize_twin,
+        cases=_quantize_cases,
         samples=_quantize_samples,
     ),
 )

@@ -13,7 +13,9 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm import blas
+from macllm.kernels import dispatch
 from macllm.nn.stored import Dense, Packed, Stored, concatenate
+from macllm.quantization import MLX_MODES
 
 # OpenBLAS on x86 copies a matrix into its own layout before it multiplies, for one row too (4 GB/s instead of 14),
 # unless the product has at most so many outputs and multiplications.
@@ -165,10 +167,17 @@ def rounded(x: mx.array) -> mx.array:
 
 
 def packed_matmul(x: mx.array, packed: Packed) -> mx.array:
-    """``x @ W.T`` by MLX's quantized kernel."""
-    q = packed.quantization
-    return mx.quantized_matmul(
-        x, packed.weight, packed.scales, packed.biases, True, q.group_size, q.bits, q.mode
+    """``x @ W.T``, the matrix as it is stored."""
+    return dispatch.product(x, packed.quantization, packed.weight, packed.scales, packed.biases)
+
+
+def packed_gather(x: mx.array, index: mx.array, packed: Packed, *, ordered: bool) -> mx.array:
+    """Rows x (..., 1, I), each through the matrix of ``index`` (...) in a stack: (..., 1, O)."""
+    q, weight, scales, biases = packed.quantization, packed.weight, packed.scales, packed.biases
+    if q.mode not in MLX_MODES:
+        return dispatch.gathered(x, index, q, weight, scales, biases)
+    return mx.gather_qmm(
+        x, weight, scales, biases, None, index, True, q.group_size, q.bits, q.mode, sorted_indices=ordered
     )
 
 

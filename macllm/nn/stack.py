@@ -6,8 +6,9 @@ from typing import TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.linear import Part, packed_matmul
+from macllm.nn.linear import Part, packed_gather, packed_matmul
 from macllm.nn.stored import Dense, Packed, Stored, concatenate
+from macllm.quantization import MLX_MODES
 
 # On CPU a gather multiplies row by row. A product of several rows costs OpenBLAS a copy of the matrix first.
 _DENSE_ALONE = 4
@@ -46,14 +47,11 @@ class Stack(Module):
 
         Returns (..., 1, O).
         """
-        q = self._packing
-        if q is None:
-            y = mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=index, sorted_indices=ordered)
+        stored = self.stored
+        if isinstance(stored, Packed):
+            y = packed_gather(x, index, stored, ordered=ordered)
         else:
-            y = mx.gather_qmm(
-                x, self.weight, self.scales, self.get("biases"), None, index, True, q.group_size, q.bits, q.mode,
-                sorted_indices=ordered,
-            )  # fmt: skip
+            y = mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=index, sorted_indices=ordered)
         return y + self.bias[index][..., None, :] if "bias" in self else y
 
     @property
@@ -73,7 +71,7 @@ class Stack(Module):
     def each(self, x: mx.array, *, transposed: bool = True) -> mx.array:
         """All matrices at once: x (B, N, L, I) to (B, N, L, O), matrix n for n; back with ``transposed`` off."""
         stored = self.stored
-        if isinstance(stored, Packed) and self.dense_rows is not None and x.shape[-2] >= self.dense_rows:
+        if isinstance(stored, Packed) and self._expands(stored, x.shape[-2]):
             stored = Dense(stored.dequantize(x.dtype))
         if isinstance(stored, Dense):
             return x @ (stored.array.swapaxes(-1, -2) if transposed else stored.array)
@@ -81,6 +79,10 @@ class Stack(Module):
         return mx.quantized_matmul(
             x, stored.weight, stored.scales, stored.biases, transposed, q.group_size, q.bits, q.mode
         )
+
+    def _expands(self, stored: Packed, rows: int) -> bool:
+        many = self.dense_rows is not None and rows >= self.dense_rows
+        return many or stored.quantization.mode not in MLX_MODES
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
         start, whole = 0, self.stored

@@ -1,4 +1,4 @@
-"""A weight as it is stored and moved: a plain array, or a quantized matrix in one of MLX's own layouts."""
+"""A weight as it is stored and moved: a plain array, or a quantized matrix."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
+from macllm.kernels import dispatch, nf4
 from macllm.quantization import Quantization
 
 DTYPES = {
@@ -45,11 +46,14 @@ class Dense:
 
 @dataclass(frozen=True)
 class Packed:
-    """A quantized matrix (O, I): MLX's packed words, scales and, in affine mode, biases."""
+    """A quantized matrix (O, I): packed words, a scale for each group of weights and, in affine mode, a bias.
+
+    In mode ``nf4`` scales are codes as long as biases are there: of groups of scales, see :mod:`macllm.kernels.nf4`.
+    """
 
     weight: mx.array  # uint32 (O, I * bits / 32)
     scales: mx.array  # (O, I / group_size)
-    biases: mx.array | None  # (O, I / group_size), affine only
+    biases: mx.array | None  # (O, I / group_size), affine; (groups, 2), nf4
     quantization: Quantization
 
     @property
@@ -68,12 +72,26 @@ class Packed:
 
     def map(self, change: Callable[[mx.array], mx.array]) -> "Packed":
         """The matrix with the same done to all its arrays, the last axis left alone: groups run along it, so exact."""
+        if self._grouped:  # groups of scales run over rows
+            return replace(self, scales=nf4.magnitudes(self.scales, self.biases), biases=None).map(change)
         biases = change(self.biases) if self.biases is not None else None
         return replace(self, weight=change(self.weight), scales=change(self.scales), biases=biases)
 
     def rows(self, index: mx.array | slice | int) -> "Packed":
         """The matrix with its rows (first axis) picked or reordered."""
+        if self._grouped:
+            return Packed(*nf4.rows(self.weight, self.scales, self.biases, index), self.quantization)
         return self.map(lambda array: array[index])
+
+    def grouped(self) -> "Packed":
+        """The matrix in mode ``nf4`` with groups of scales again, codes untouched, where its rows were torn apart."""
+        if self._grouped:
+            return self
+        return Packed(self.weight, *nf4.quantize_magnitudes(self.scales), self.quantization)
+
+    @property
+    def _grouped(self) -> bool:
+        return self.quantization.mode == "nf4" and self.biases is not None
 
     def dequantize(self, dtype: mx.Dtype) -> mx.array:
         """The matrix (O, I) it stands for. Affine scales are widened first, so float32 is exact."""
@@ -82,7 +100,7 @@ class Packed:
         if q.mode == "affine":
             scales = scales.astype(dtype)
             biases = biases.astype(dtype) if biases is not None else None
-        return mx.dequantize(self.weight, scales, biases, q.group_size, q.bits, q.mode, dtype=dtype)
+        return dispatch.expand(q, self.weight, scales, biases, dtype)
 
 
 Stored: TypeAlias = Dense | Packed
@@ -90,6 +108,9 @@ Stored: TypeAlias = Dense | Packed
 
 def concatenate(parts: Sequence[Stored], axis: int = 0) -> Stored:
     """Tensors side by side along an axis but the last; all dense, or all packed the same way (else ValueError)."""
+    rows_before_the_last = [part for part in parts[:-1] if isinstance(part, Packed) and part._grouped]
+    if any(not nf4.ends_with_a_group(part.scales) for part in rows_before_the_last):
+        raise ValueError("groups of scales would run from one matrix into the next")
     return _joined(parts, partial(mx.concatenate, axis=axis))
 
 
@@ -102,7 +123,8 @@ def _joined(parts: Sequence[Stored], join: Callable[[list[mx.array]], mx.array])
     if all(isinstance(part, Dense) for part in parts):
         return Dense(join([part.array for part in parts if isinstance(part, Dense)]))
     packed = [part for part in parts if isinstance(part, Packed)]
-    if len(packed) != len(parts) or len({part.quantization for part in packed}) != 1:
+    ways = {(part.quantization, part.biases is None) for part in packed}
+    if len(packed) != len(parts) or len(ways) != 1:
         raise ValueError("only matrices packed the same way can be joined")
     biases = [part.biases for part in packed if part.biases is not None]
     return Packed(

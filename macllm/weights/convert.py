@@ -168,7 +168,7 @@ class _Run:
             for relation in self.written[folder.done :]:
                 self._write(folder, relation, total)
             for name in list(self.source.idle)[folder.done - len(self.written) :]:
-                folder.write_rows(0, {name: self.source.read_idle(name)})
+                folder.write_rows(0, 1, {name: self.source.read_idle(name)})
                 folder.finish_unit()
             self._write_companions(folder, shards)
             folder.publish()
@@ -179,8 +179,9 @@ class _Run:
     def _write(self, folder: PartialFolder, relation: Relation, total: int) -> None:
         before, unit = folder.done_bytes, self.units[folder.done]
         for first, count, arrays in self._pieces(relation):
-            folder.write_rows(first, dict(zip((entry.name for entry in unit.entries), arrays, strict=True)))
             rows = unit.entries[0].shape[0] if unit.entries[0].shape else 1
+            named = dict(zip((entry.name for entry in unit.entries), arrays, strict=True))
+            folder.write_rows(first, rows, named)
             self.report(
                 Converted(unit.entries[0].name, before + unit.nbytes * (first + count) // rows, total)
             )
@@ -207,11 +208,11 @@ class _Run:
         module, (*rows, width) = name.removesuffix(".weight"), shape
         weight = Entry(name, mx.uint32, (*rows, width * q.bits // 32))
         affine = q.mode == "affine"
-        groups = (*rows, width // q.group_size)
-        scales = Entry(f"{module}.scales", dtype if affine else mx.uint8, groups)
-        return Unit(
-            (weight, scales, Entry(f"{module}.biases", dtype, groups)) if affine else (weight, scales)
-        )
+        scales = Entry(f"{module}.scales", dtype if affine else mx.uint8, (*rows, width // q.group_size))
+        if not q.has_biases:
+            return Unit((weight, scales))
+        biases = Entry(f"{module}.biases", dtype if affine else mx.float32, q.biases_shape(shape))
+        return Unit((weight, scales, biases))
 
     def _idle_unit(self, name: str) -> Unit:
         shape = self.source.checkpoint.shape(self.source.idle[name])

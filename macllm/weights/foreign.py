@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten, tree_map_with_path
 
 from macllm.errors import OptionError
 from macllm.nn.stored import DTYPES
-from macllm.quantization import QuantizationPlan
+from macllm.quantization import MLX_MODES, QuantizationPlan
 from macllm.weights import companions, foreign_model
 from macllm.weights.convert import (
     Conversion,
@@ -81,6 +81,11 @@ def convert_foreign(
 
 def _refuse(files: ModelFiles, target: Target) -> None:
     foreign_model.refuse_unknown(files)
+    if target.mode not in (None, *MLX_MODES):
+        raise OptionError(
+            f"{files.path} has no native family, and mlx-lm's classes know no mode {target.mode!r}; choose one of "
+            f"{', '.join(sorted(MLX_MODES))}"
+        )
     if files.plan.default is not None and target.quantize:
         raise OptionError(
             f"{files.path} is quantized already and has no native family: its codes cannot be quantized again; start "

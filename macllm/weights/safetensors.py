@@ -125,7 +125,7 @@ class SafetensorsCheckpoint:
         return Packed(
             weight.view(mx.uint32).flatten(-2) if self._in_blocks(name) else weight,
             self._array(scales),
-            self._array(biases) if quantization.mode == "affine" else None,
+            self._array(biases) if quantization.has_biases else None,
             quantization,
         )
 
@@ -173,14 +173,15 @@ class SafetensorsCheckpoint:
         """Refuses a config whose bits or groups do not go with the stored shapes."""
         *rows, width = self.shape(name)
         scales, biases = self._companions(name)
-        expected = (*rows, width // quantization.group_size)
-        companions = [scales, biases] if quantization.mode == "affine" else [scales]
-        for companion in companions:
+        expected = {scales: (*rows, width // quantization.group_size)}
+        if quantization.has_biases:
+            expected[biases] = quantization.biases_shape((*rows, width))
+        for companion, shape in expected.items():
             found = self._entry(companion).shape
-            if found != expected:
+            if found != shape:
                 raise CheckpointError(
                     f"{self._entry(name).file.name}: {companion} has shape {found}, but {quantization} in config.json "
-                    f"asks for {expected}; take the config.json that belongs to these weights"
+                    f"asks for {shape}; take the config.json that belongs to these weights"
                 )
 
 

@@ -189,15 +189,18 @@ class PartialFolder:
         finally:
             os.close(self._lock)
 
-    def write_rows(self, first_row: int, arrays: Mapping[str, mx.array]) -> None:
-        """Writes consecutive rows of the next unit's arrays, by stored name."""
+    def write_rows(self, first_row: int, rows: int, arrays: Mapping[str, mx.array]) -> None:
+        """Writes some consecutive ones of ``rows`` of the next unit's arrays, by stored name.
+
+        An array may have fewer rows of its own, each beside several; then ``first_row`` is the first beside one.
+        """
         for entry in self._units[self.done].entries:
             array = arrays[entry.name]
             assert array.dtype == entry.dtype, entry.name
-            row = (
-                entry.nbytes // entry.shape[0] if entry.shape else entry.nbytes
-            )  # a single number is one row
-            start = self._places[entry.name].offsets[entry.name] + first_row * row
+            own = entry.shape[0] if entry.shape else 1  # a single number is one row
+            start = self._places[entry.name].offsets[entry.name] + own * first_row // rows * (
+                entry.nbytes // own
+            )
             data = memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8))  # type: ignore[arg-type]
             _write_at(self._descriptor(self._places[entry.name]), data, start)
             self._unsynced += len(data)

@@ -10,8 +10,9 @@ from typing import Any
 import mlx.core as mx
 
 from macllm.errors import CheckpointError
+from macllm.kernels import dispatch
 from macllm.nn.stored import DTYPES, Dense, Packed, Stored
-from macllm.quantization import Quantization
+from macllm.quantization import NF4_GROUP, Quantization
 from macllm.weights import gguf_types
 from macllm.weights.checkpoint import Checkpoint
 from macllm.weights.model_files import ModelFiles
@@ -70,7 +71,7 @@ class Source:
             return self._gguf_dtype
         if not self.target.quantize or any(held.quantized for held in self.held.values()):
             return None
-        return self._half if self.target.base.mode == "affine" else mx.bfloat16
+        return self._half if self.target.base.mode in ("affine", "nf4") else mx.bfloat16
 
     def dtype_of(self, name: str) -> mx.Dtype:
         """The type in which a plain tensor is written."""
@@ -127,8 +128,7 @@ class Source:
         if not stored.shape:  # a single number
             yield 0, self._formed(name, stored, None)
             return
-        row = math.prod(stored.shape[1:])
-        step = max(1, _CHUNK // max(1, row)) if len(stored.shape) > 1 else stored.shape[0]
+        step = _rows_at_once(stored.shape, packing)
         for start in range(0, stored.shape[0], step):
             yield start, self._formed(name, stored.rows(slice(start, start + step)), packing)
 
@@ -197,6 +197,8 @@ class Source:
     def _formed(self, name: str, part: Stored, packing: Quantization | None) -> Stored:
         dtype = self.dtype_of(name)
         if isinstance(part, Packed) and part.quantization == packing:
+            if packing.mode == "nf4":
+                return part.grouped()
             if packing.mode != "affine" or part.biases is None:
                 return part
             return replace(
@@ -206,7 +208,7 @@ class Source:
         values = self._cast(name, values, dtype)
         if packing is None:
             return Dense(values)
-        weight, scales, *biases = mx.quantize(values, packing.group_size, packing.bits, packing.mode)
+        weight, scales, *biases = dispatch.pack(packing, values)
         return Packed(weight, scales, biases[0] if biases else None, packing)
 
     def _cast(self, name: str, values: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -220,3 +222,16 @@ class Source:
                 "add --dtype bfloat16"
             )
         return cast
+
+
+def _rows_at_once(shape: tuple[int, ...], packing: Quantization | None) -> int:
+    """Rows whose intermediates stay small, and that end where groups of NF4's scales do."""
+    if len(shape) < 2:
+        return shape[0]
+    step = max(1, _CHUNK // max(1, math.prod(shape[1:])))
+    if packing is None or packing.mode != "nf4" or len(shape) > 2:
+        return step
+    whole = NF4_GROUP // math.gcd(
+        NF4_GROUP, shape[1] // packing.group_size
+    )  # the fewest that end with a group
+    return -(-step // whole) * whole

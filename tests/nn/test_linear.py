@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from macllm.kernels import dispatch
 from macllm.nn.linear import AnyLinear, Embedding, Linear, PackedLinear, Part, SeparateLinear, make_linear
 from macllm.nn.stored import Dense, Packed, Stored, concatenate
 from macllm.quantization import Quantization
@@ -11,6 +12,7 @@ from macllm.quantization import Quantization
 PARTS = [Part("layers.0.mixer.q", 12), Part("layers.0.mixer.k", 4), Part("layers.0.mixer.v", 8)]
 WIDTH = 128
 EIGHT, FOUR = Quantization(8, 32), Quantization(4, 64)
+NF4 = Quantization(4, 64, "nf4")
 RNG = np.random.default_rng(0)
 
 
@@ -21,7 +23,7 @@ def array(*shape: int) -> mx.array:
 def pack(weight: mx.array, q: Quantization | None) -> Stored:
     if q is None:
         return Dense(weight)
-    packed, scales, *biases = mx.quantize(weight, q.group_size, q.bits, q.mode)
+    packed, scales, *biases = dispatch.pack(q, weight)
     return Packed(packed, scales, biases[0] if biases else None, q)
 
 
@@ -33,6 +35,7 @@ FORMATS = {
     "dense": (None, None, None),
     "packed": (FOUR, FOUR, FOUR),
     "mx": (Quantization(4, 32, "mxfp4"),) * 3,
+    "nf4": (Quantization(4, 64, "nf4"),) * 3,  # parts end within groups of scales
     "other-bits": (FOUR, FOUR, EIGHT),
     "other-group": (FOUR, Quantization(4, 32), FOUR),
     "one-plain": (FOUR, None, FOUR),
@@ -60,7 +63,9 @@ def test_outputs_lie_side_by_side_and_parts_come_back(name: str, biased: bool) -
     assert back == {}
 
 
-@pytest.mark.parametrize("q", [None, FOUR, EIGHT, Quantization(8, 32, "mxfp8"), Quantization(4, 16, "nvfp4")])
+@pytest.mark.parametrize(
+    "q", [None, FOUR, EIGHT, Quantization(8, 32, "mxfp8"), Quantization(4, 16, "nvfp4"), NF4]
+)
 def test_an_embedding_gives_rows_and_is_a_head(q: Quantization | None) -> None:
     stored = pack(array(20, WIDTH), q)
     table = make_linear([Part("embed", 20)], [stored], None, None)

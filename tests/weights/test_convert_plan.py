@@ -113,7 +113,9 @@ def test_other_readers_find_what_was_written_row_by_row(limit: int, tmp_path: Pa
         for each in UNITS:
             rows = each.entries[0].shape[0]
             for start in range(0, rows, 2):
-                folder.write_rows(start, {e.name: made[e.name][start : start + 2] for e in each.entries})
+                folder.write_rows(
+                    start, rows, {e.name: made[e.name][start : start + 2] for e in each.entries}
+                )
             folder.finish_unit()
         folder.publish()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(s.name for s in shards)

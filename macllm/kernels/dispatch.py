@@ -1,0 +1,152 @@
+"""Chooses how a quantized matrix is multiplied: by MLX, by a custom kernel, or by the kernel's plain twin.
+
+Which kernels may run is settled once, at the first product, by ``MACLLM_KERNELS``, the device and the verdicts of its
+trials; a call then costs one look into a table by storage, rows and type. Where nothing was chosen the matrix is
+multiplied by MLX's own kernel, or, in modes that MLX does not have, expanded and multiplied.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+
+from macllm.kernels import nf4
+from macllm.kernels.kernel import Kernel, Role, Runner
+from macllm.kernels.permission import keeps_choices, permitted
+from macllm.kernels.registry import KERNELS
+from macllm.quantization import MLX_MODES, Quantization
+
+MOST_ROWS = (
+    8  # of one product by a kernel; beyond, expanding the matrix costs less than reading it again and again
+)
+MOST_GATHERED = 64  # rows with a matrix each
+
+Chosen: TypeAlias = tuple[Kernel, Runner]
+Expand: TypeAlias = Callable[[mx.array, mx.array, mx.array | None, mx.Dtype], mx.array]
+
+_EXPAND: Mapping[str, Expand] = {"nf4": nf4.dequantize}  # what defines each mode that MLX does not have
+
+
+def product(
+    x: mx.array, q: Quantization, weight: mx.array, scales: mx.array, biases: mx.array | None
+) -> mx.array:
+    """``x @ W.T`` for x (..., I) and a matrix (O, I): (..., O)."""
+    rows = math.prod(x.shape[:-1])
+    if rows <= MOST_ROWS:
+        chosen = choose("product", q, x.dtype, rows)
+        if chosen is not None:
+            y = _differentiable(chosen, q)(x.reshape(rows, -1), weight, scales, biases, None)
+            return y.reshape(*x.shape[:-1], -1)
+    if q.mode in MLX_MODES:
+        return mx.quantized_matmul(x, weight, scales, biases, True, q.group_size, q.bits, q.mode)
+    return x @ expand(q, weight, scales, biases, x.dtype).T
+
+
+def gathered(
+    x: mx.array, index: mx.array, q: Quantization, weight: mx.array, scales: mx.array, biases: mx.array | None
+) -> mx.array:
+    """Rows x (..., 1, I), each times the matrix of ``index`` (...) in a stack (N, O, I): (..., 1, O).
+
+    For modes that MLX does not have: of its own it gathers itself.
+    """
+    pairs = math.prod(index.shape)
+    wide = mx.broadcast_to(x, (*index.shape, 1, x.shape[-1]))
+    if pairs > MOST_GATHERED:  # the whole stack costs less than matrices again and again
+        whole = expand(q, weight, scales, biases, x.dtype)
+        return mx.gather_mm(wide, whole.swapaxes(-1, -2), rhs_indices=index)
+    flat, rows = index.reshape(pairs), wide.reshape(pairs, -1)
+    chosen = choose("product", q, x.dtype, 1)
+    if chosen is not None:
+        y = _differentiable(chosen, q)(rows, weight, scales, biases, flat.astype(mx.uint32))
+    else:
+        parts = [None if array is None else array[flat] for array in (weight, scales, biases)]
+        assert parts[0] is not None and parts[1] is not None
+        y = expand(q, parts[0], parts[1], parts[2], x.dtype) @ rows[..., None]
+    return y.reshape(*index.shape, 1, -1)
+
+
+def expand(
+    q: Quantization, weight: mx.array, scales: mx.array, biases: mx.array | None, dtype: mx.Dtype
+) -> mx.array:
+    """The matrix (O, I) or the stack (N, O, I) that is stored so."""
+    if q.mode in MLX_MODES:
+        return mx.dequantize(weight, scales, biases, q.group_size, q.bits, q.mode, dtype=dtype)
+    chosen = choose("dequantize", q, dtype, 1)
+    if chosen is None:
+        return _EXPAND[q.mode](weight, scales, biases, dtype)
+    kernel, run = chosen
+    return kernel(run, weight=weight, scales=scales, biases=biases, dtype=dtype)[0]
+
+
+def pack(q: Quantization, matrix: mx.array) -> list[mx.array]:
+    """A plain matrix (O, I) in storage: weight, scales and, in modes that have them, biases.
+
+    Raises ValueError for a mode that is only read.
+    """
+    if q.mode in MLX_MODES:
+        return list(mx.quantize(matrix, q.group_size, q.bits, q.mode))
+    if q.mode == "nf4":
+        return list(nf4.quantize(matrix))
+    raise ValueError(f"mode {q.mode!r} is only read")
+
+
+def choose(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | None:
+    """The kernel for a call and what runs it; None where MLX or the twin does it."""
+    key = (role, q, dtype, rows)
+    if key not in _chosen:
+        _chosen[key] = _find(role, q, dtype, rows)
+    return _chosen[key]
+
+
+_chosen: dict[tuple[Role, Quantization, mx.Dtype, int], Chosen | None] = {}
+keeps_choices(_chosen.clear)
+
+
+def _find(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | None:
+    mode = f"affine {q.bits}-bit" if q.mode == "affine" else q.mode
+    fitting = [
+        kernel
+        for kernel in KERNELS.values()
+        if kernel.role == role
+        and mode in kernel.modes
+        and dtype in kernel.dtypes
+        and kernel.rows[0] <= rows <= kernel.rows[1]
+    ]
+    ranked: list[tuple[float, int, Chosen]] = []
+    for kernel in fitting:
+        permit = permitted(kernel, dtype)
+        if permit is not None:  # the quicker by its trial; untried, the one made for as many rows
+            ranked.append((permit.ratio, kernel.rows[0], (kernel, permit.run)))
+    return max(ranked, key=lambda each: each[:2])[2] if ranked else None
+
+
+_products: dict[tuple[Chosen, Quantization], Callable[..., mx.array]] = {}
+
+
+def _differentiable(chosen: Chosen, q: Quantization) -> Callable[..., mx.array]:
+    """A kernel's product with the gradient of its input, through the expanded matrix; the matrix has none."""
+    if (chosen, q) in _products:
+        return _products[chosen, q]
+    kernel, run = chosen
+
+    def forward(x: mx.array, *stored: mx.array | None) -> mx.array:
+        names = ("weight", "scales", "biases", "index")
+        given = {name: array for name, array in zip(names, stored, strict=True) if array is not None}
+        return kernel(run, x=x, **given)[0]
+
+    function: Any = mx.custom_function(forward)
+
+    @function.vjp  # type: ignore[untyped-decorator]
+    def backward(primals: Any, cotangent: mx.array, _: mx.array) -> Any:
+        x, weight, scales, biases, index = primals
+        whole = expand(q, weight, scales, biases, x.dtype)
+        if index is None:
+            change = cotangent @ whole
+        else:
+            change = (cotangent[..., None, :] @ whole[index])[..., 0, :]
+        others = [None if array is None else mx.zeros_like(array) for array in primals[1:]]
+        return (change.astype(x.dtype), *others)
+
+    _products[chosen, q] = function
+    return function  # type: ignore[no-any-return]
