@@ -6,13 +6,21 @@ import site
 from collections.abc import Mapping
 from pathlib import Path
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 
 
 def data_dir() -> Path:
     """Models, chats, state that must last."""
     home = os.environ.get("MACLLM_HOME")
     return Path(home).expanduser() if home else user_data_path("macllm", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """What can be made again: ``MACLLM_CACHE``, or a folder of the home that was moved, or the system's place."""
+    cache, home = os.environ.get("MACLLM_CACHE"), os.environ.get("MACLLM_HOME")
+    if cache:
+        return Path(cache).expanduser()
+    return Path(home).expanduser() / "cache" if home else user_cache_path("macllm", appauthor=False)
 
 
 def models_dir() -> Path:

@@ -1,0 +1,155 @@
+"""Runs launches in the harness: text from MLX, programs from clang, and a verdict on what the kernels did."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import mlx.core as mx
+import numpy as np
+
+from macllm.errors import MacllmError
+from macllm.kernels.harness.compile import CompileError, executable, lint
+from macllm.kernels.harness.launches import PASSES, Buffer, Call, Pass, Result, run_program
+from macllm.kernels.harness.program import Function, parameters, program
+from macllm.kernels.harness.text import MetalText, metal_text
+from macllm.kernels.kernel import Body, Launch, Runner
+
+
+class KernelFault(MacllmError):
+    """A kernel did what it must not: out of bounds, a race, a barrier that not all reach, ..."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outputs of a launch, or why there are none. A lint has neither."""
+
+    outputs: tuple[mx.array, ...] = ()
+    fault: str = ""
+
+
+def runner(build: str = "fast") -> Runner:
+    """A runner on the CPU: stands in for a GPU wherever a kernel is called. It raises KernelFault."""
+
+    def run(launch: Launch) -> list[mx.array]:
+        (outcome,) = outcomes([launch], build)
+        if outcome.fault:
+            raise KernelFault(f"{launch.body.name}: {outcome.fault}")
+        return list(outcome.outputs)
+
+    return run
+
+
+def outcomes(launches: Sequence[Launch], build: str = "fast") -> list[Outcome]:
+    """What becomes of each launch. Those of one body share a program: its text is compiled once for all."""
+    found: dict[int, Outcome] = {}
+    order = sorted(range(len(launches)), key=lambda i: launches[i].body.name)
+    for _, same in groupby(order, key=lambda i: launches[i].body.name):
+        places = list(same)
+        of_body = _of_one_body([launches[i] for i in places], build)
+        found |= zip(places, of_body, strict=True)
+    return [found[i] for i in range(len(launches))]
+
+
+def _of_one_body(launches: Sequence[Launch], build: str) -> list[Outcome]:
+    texts = [metal_text(launch) for launch in launches]
+    distinct = list({text.name: text for text in texts}.values())
+    functions = [function_of(text) for text in distinct]
+    source = program(_parts(launches[0].body, distinct), functions)
+    try:
+        if build == "lint":
+            lint(source)
+            return [Outcome()] * len(launches)
+        made = executable(source, build)
+    except CompileError as error:
+        return [Outcome(fault=f"does not compile: {error}")] * len(launches)
+    names = [function.name for function in functions]
+    calls = []
+    for launch, text in zip(launches, texts, strict=True):
+        kernel = names.index(text.name)
+        buffers = _buffers(launch, functions[kernel])
+        calls.append(Call(kernel, launch.grid, launch.threadgroup, buffers))
+    results = run_program(made, calls, PASSES[build])
+    return [_judged(*each, PASSES[build]) for each in zip(launches, results, strict=True)]
+
+
+def function_of(text: MetalText) -> Function:
+    """The kernel function of a text."""
+    return Function(text.name, text.arguments, parameters(text.definition, text.name))
+
+
+def _parts(body: Body, texts: Sequence[MetalText]) -> list[str]:
+    """A program's text: the header once, then each function, numbered as the body's file is."""
+    marked = f'\n#line 1 "{body.name}.metal"\n{body.source}'
+    return [texts[0].header, *(text.definition.replace(body.source, marked) for text in texts)]
+
+
+def _buffers(launch: Launch, function: Function) -> tuple[Buffer, ...]:
+    """The launch's arrays in the order of the function's buffers."""
+    given = dict(zip(launch.body.inputs, launch.inputs, strict=True))
+    results = dict(zip(launch.body.outputs, zip(launch.output_shapes, launch.output_dtypes), strict=True))
+    found = {}
+    for parameter in function.parameters:
+        if parameter.buffer is None:
+            continue
+        if parameter.name in results:
+            shape, dtype = results[parameter.name]
+            found[parameter.buffer] = Buffer(parameter.name, int(np.prod(shape)) * dtype.size)
+        else:
+            contents = _contents(parameter.name, given)
+            found[parameter.buffer] = Buffer(parameter.name, len(contents), contents)
+    return tuple(found[index] for index in sorted(found))
+
+
+def _contents(name: str, given: dict[str, mx.array]) -> bytes:
+    """The bytes of an input in row order, or of what MLX passes about one: NAME_shape, NAME_strides, NAME_ndim."""
+    if name in given:
+        return as_bytes(given[name])
+    of, _, what = name.rpartition("_")
+    shape = given[of].shape
+    if what == "shape":
+        return np.array(shape, np.int32).tobytes()
+    if what == "strides":
+        strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+        return np.array(strides, np.int64).tobytes()
+    return np.array([len(shape)], np.int32).tobytes()
+
+
+def as_bytes(array: mx.array) -> bytes:
+    """An array's numbers as they lie in memory, row after row."""
+    plain = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
+    return np.ascontiguousarray(np.array(plain)).tobytes()
+
+
+def from_bytes(contents: bytes, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+    """The inverse of :func:`as_bytes`."""
+    return mx.array(np.frombuffer(contents, np.uint8)).view(dtype).reshape(shape)
+
+
+def _judged(launch: Launch, result: Result, passes: Sequence[Pass]) -> Outcome:
+    """The outputs, where every pass gives the same and every element was written."""
+    if result.fault:
+        return Outcome(fault=result.fault)
+    first = result.outputs[0]
+    for number, other in enumerate(result.outputs[1:], 1):
+        for name, dtype, a, b in zip(launch.body.outputs, launch.output_dtypes, first, other, strict=True):
+            fault = _difference(a, b, dtype.size, passes[0].fill, passes[number].fill)
+            if fault:
+                return Outcome(fault=f"output '{name}': {fault}")
+    arrays = map(from_bytes, first, launch.output_shapes, launch.output_dtypes)
+    return Outcome(tuple(arrays))
+
+
+def _difference(a: bytes, b: bytes, width: int, fill_a: int, fill_b: int) -> str:
+    """What differs between two passes, whose outputs were filled differently before; nothing where all is equal."""
+    if a == b:
+        return ""
+    left = np.frombuffer(a, np.uint8).reshape(-1, width)
+    right = np.frombuffer(b, np.uint8).reshape(-1, width)
+    unwritten = (left == fill_a).all(axis=1) & (right == fill_b).all(axis=1)
+    if unwritten.any():
+        return f"{int(unwritten.sum())} of {len(left)} elements are never written, first {int(unwritten.argmax())}"
+    differs = (left != right).any(axis=1)
+    return (
+        f"{int(differs.sum())} of {len(left)} elements depend on the order of threads, or on memory "
+        f"that was never written, first {int(differs.argmax())}"
+    )
