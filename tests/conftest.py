@@ -28,6 +28,8 @@ def macllm_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of the test's own: nothing is read from or written to the user's."""
     home = tmp_path / "macllm-home"
     monkeypatch.setenv("MACLLM_HOME", str(home))
+    # compiled kernels are the same for every test, and take long to make
+    monkeypatch.setenv("MACLLM_CACHE", str(Path(tempfile.gettempdir()) / f"macllm-tests-{os.getuid()}"))
     return home
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "families": "show which architectures run, or check one against its original",
     "convert": "write a model in another precision",
     "bench": "measure prefill and decode speed of a model",
+    "kernels": "show the custom kernels, or check them on the CPU",
     "doctor": "show what this machine offers and what to improve",
 }
 MODULES = {"list": "list_"}  # `list` is a Python built-in

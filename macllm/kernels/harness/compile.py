@@ -11,9 +11,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-
-import mlx.core as mx
 
 from macllm import paths
 from macllm.errors import InputError
@@ -101,7 +100,8 @@ def _made(source: str, build: str, suffix: str, flags: Sequence[str], after: Seq
     place = cache_dir() / f"{build}-{hashlib.sha256(key.encode()).hexdigest()[:24]}{suffix}"
     text = place.with_suffix(".cpp")
     if place.exists() and text.exists():
-        os.utime(place), os.utime(text)  # in use: kept for longer
+        for file in (place, text):
+            os.utime(file)  # in use: kept for longer
         return place
     _make_room(place.parent)
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
@@ -138,8 +138,8 @@ def _clang(words: Sequence[str]) -> None:
 @cache
 def _inputs() -> str:
     """What a result depends on besides its text: the compiler, and the files that it includes."""
-    version = subprocess.run([find_clang(), "--version"], capture_output=True, text=True, check=True).stdout
-    found = [version, mx.__version__]
+    compiler = subprocess.run([find_clang(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = [compiler, version("mlx")]
     for file in sorted([*_RUNTIME.iterdir(), *INCLUDE.rglob("*.h")]):
-        found += [str(file), str(file.stat().st_mtime_ns), file.read_text(encoding="utf-8")]
+        found += [str(file), file.read_text(encoding="utf-8")]
     return "\0".join(found)

@@ -6,6 +6,7 @@ Lines stay what they are, and the body is numbered as its ``.metal`` file is, so
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
@@ -32,7 +33,9 @@ _SYSTEM_INCLUDE = re.compile(r"^[ \t]*#include <metal_\w+>[^\n]*$", re.MULTILINE
 _INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ATTRIBUTE = re.compile(r"\[\[\s*(\w+)(?:\((\d+)\))?")
-_WIDE = re.compile(r"thread_position|threadgroup_position|threads_per_|threadgroups_per_|dispatch_threads|grid_")
+_WIDE = re.compile(
+    r"thread_position|threadgroup_position|threads_per_|threadgroups_per_|dispatch_threads|grid_"
+)
 _ONE_NUMBER = ("threads_per_simdgroup",)
 
 
@@ -90,7 +93,7 @@ def with_includes(text: str, seen: set[str] | None = None) -> str:
         for folder in (INCLUDE, mlx_include()):
             if (folder / match[1]).is_file():
                 return with_includes((folder / match[1]).read_text(encoding="utf-8"), seen)
-        raise MacllmError(f"{match[1]}: MLX {mx.__version__} has no such header")
+        raise MacllmError(f"{match[1]}: MLX {version('mlx')} has no such header")
 
     return _INCLUDE.sub(included, text)
 
@@ -165,5 +168,3 @@ def _argument(parameter: Parameter) -> str:
     value = f"position.{parameter.attribute}"
     wide = _WIDE.match(parameter.attribute) and parameter.attribute not in _ONE_NUMBER
     return f"PositionArgument{{{value}}}" if wide else value
-
-

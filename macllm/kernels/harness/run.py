@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from macllm.errors import MacllmError
+from macllm.kernels.harness.calls import PASSES, Buffer, Call, Pass, Result, run_program
 from macllm.kernels.harness.compile import CompileError, executable, lint
-from macllm.kernels.harness.launches import PASSES, Buffer, Call, Pass, Result, run_program
 from macllm.kernels.harness.program import Function, parameters, program
 from macllm.kernels.harness.text import MetalText, metal_text
 from macllm.kernels.kernel import Body, Launch, Runner
@@ -86,7 +86,9 @@ def _parts(body: Body, texts: Sequence[MetalText]) -> list[str]:
 def _buffers(launch: Launch, function: Function) -> tuple[Buffer, ...]:
     """The launch's arrays in the order of the function's buffers."""
     given = dict(zip(launch.body.inputs, launch.inputs, strict=True))
-    results = dict(zip(launch.body.outputs, zip(launch.output_shapes, launch.output_dtypes), strict=True))
+    results = dict(
+        zip(launch.body.outputs, zip(launch.output_shapes, launch.output_dtypes, strict=True), strict=True)
+    )
     found = {}
     for parameter in function.parameters:
         if parameter.buffer is None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +12,9 @@ from macllm.errors import MacllmError
 from macllm.kernels.kernel import Launch
 from macllm.kernels.runners import metal
 
-_INSTANTIATION = re.compile(r"\ntemplate \[\[host_name\([^\n]*\)\]\] [^\n]* decltype\((?P<call>[^\n]*)\) [^\n]*;\n")
+_INSTANTIATION = re.compile(
+    r"\ntemplate \[\[host_name\([^\n]*\)\]\] [^\n]* decltype\((?P<call>[^\n]*)\) [^\n]*;\n"
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def metal_text(launch: Launch) -> MetalText:
     mx.export_function(see, lambda *inputs: metal(replace(launch, inputs=inputs)), *launch.inputs)
     header = launch.body.header
     if len(found) != 1 or not found[0][1].startswith(header):
-        raise MacllmError(f"MLX {mx.__version__} gives no Metal text of {launch.body.name}; use MLX 0.32.4")
+        raise MacllmError(f"MLX {version('mlx')} gives no Metal text of {launch.body.name}; use MLX 0.32.4")
     name, whole = found[0]
     return MetalText(name, template_arguments(whole, name), header, whole[len(header) :])
 

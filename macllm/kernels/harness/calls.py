@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 TIMEOUT_SECONDS = 300  # of one program; a kernel that never ends is reported as that
@@ -136,10 +137,9 @@ def _read(contents: bytes, calls: Sequence[Call], passes: Sequence[Pass]) -> Ite
         sizes = [buffer.nbytes for buffer in call.buffers if buffer.output]
         if place + sum(sizes) * len(passes) > len(contents):
             return
-        outputs = []
+        outputs: list[tuple[bytes, ...]] = []
         for _ in passes:
-            outputs.append([])
-            for size in sizes:
-                outputs[-1].append(contents[place : place + size])
-                place += size
-        yield Result(tuple(map(tuple, outputs)))
+            ends = list(accumulate(sizes, initial=place))
+            outputs.append(tuple(contents[start:end] for start, end in pairwise(ends)))
+            place = ends[-1]
+        yield Result(tuple(outputs))
