@@ -140,6 +140,22 @@ def apply_limits(backend: Backend) -> None:
         mx.set_wired_limit(wired)
 
 
+def parse_gpu_cores(registry: str) -> int | None:
+    """The number of GPU cores in what macOS's ``ioreg`` prints of the accelerator; None where it is not there."""
+    found = re.search(r'"gpu-core-count" = (\d+)', registry)
+    return int(found[1]) if found is not None else None
+
+
+def gpu_cores() -> int | None:
+    """How many cores this Mac's GPU has; None elsewhere."""
+    if platform.system() != "Darwin":
+        return None
+    done = subprocess.run(
+        ["/usr/sbin/ioreg", "-rc", "AGXAccelerator", "-d", "1"], capture_output=True, text=True, check=False
+    )
+    return parse_gpu_cores(done.stdout)
+
+
 def pressure_name(level: int | None) -> str:
     """How short memory is on the whole machine: normal, warn, critical; "" where the system does not say."""
     return PRESSURE_LEVELS.get(level, "") if level is not None else ""

@@ -10,6 +10,7 @@ from macllm.units import size
 
 if TYPE_CHECKING:
     from macllm.engine.benchmark import Benchmark, Summary
+    from macllm.engine.bound import DecodeBound
 
 HELP = "Measure load time, prefill and decode speed, and memory of a model on this machine."
 
@@ -67,6 +68,7 @@ def _screen(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> int:
     from macllm.cli.loading import load
     from macllm.engine.benchmark import Benchmark, measure, summarize
+    from macllm.engine.bound import decode_bound
 
     benchmark = Benchmark(args.prompt_tokens, args.decode_tokens, args.repeats)
     llm = load(args.model, args.dtype)
@@ -76,10 +78,11 @@ def _model(args: argparse.Namespace) -> int:
             runs.append(metrics)
             bar.update(len(runs))
     summary = summarize(runs)
+    bound = decode_bound(llm.loaded, benchmark.mean_context)
     if args.json:
-        print_json(_as_json(llm.name, benchmark, summary, [metrics.as_dict() for metrics in runs]))
+        print_json(_as_json(llm.name, benchmark, summary, bound, [metrics.as_dict() for metrics in runs]))
     else:
-        print_table(("", llm.name), _table(benchmark, summary), right=[1])
+        print_table(("", llm.name), [*_table(benchmark, summary), *_bounded(summary, bound)], right=[1])
     return 0
 
 
@@ -97,8 +100,22 @@ def _table(benchmark: "Benchmark", s: "Summary") -> list[tuple[str, str]]:
     ]
 
 
+def _bounded(s: "Summary", bound: "DecodeBound | None") -> list[tuple[str, str]]:
+    if bound is None:
+        return []
+    return [
+        (f"memory, {bound.bandwidth_from}", f"{bound.bandwidth_gb_per_s:.0f} GB/s"),
+        ("decode, at most", f"{bound.decode_bound_tps:.1f} tok/s"),
+        ("decode, measured of that", f"{s.decode_tps / bound.decode_bound_tps:.0%}"),
+    ]
+
+
 def _as_json(
-    model: str, benchmark: "Benchmark", summary: "Summary", runs: list[dict[str, Any]]
+    model: str,
+    benchmark: "Benchmark",
+    summary: "Summary",
+    bound: "DecodeBound | None",
+    runs: list[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
         "model": model,
@@ -106,5 +123,9 @@ def _as_json(
         "decode_tokens": benchmark.decode_tokens,
         "repeats": benchmark.repeats,
         **summary.as_dict(),
+        "decode_bound_tps": bound.decode_bound_tps if bound is not None else None,
+        "decode_of_bound": summary.decode_tps / bound.decode_bound_tps if bound is not None else None,
+        "bandwidth_gb_per_s": bound.bandwidth_gb_per_s if bound is not None else None,
+        "bandwidth_from": bound.bandwidth_from if bound is not None else None,
         "runs": runs,
     }

@@ -247,7 +247,7 @@ def _explain(talk: Talk, rest: str, voice: Voice) -> None:
     from macllm.cli.explain import run
 
     model = rest or str(talk.llm.loaded.path)
-    run(argparse.Namespace(model=model, context=None, json=False))
+    run(argparse.Namespace(model=model, context=None, roofline=False, json=False))
 
 
 def _quit(talk: Talk, rest: str, voice: Voice) -> None:

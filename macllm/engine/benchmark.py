@@ -25,6 +25,11 @@ class Benchmark:
     decode_tokens: int = 64
     repeats: int = 3
 
+    @property
+    def mean_context(self) -> int:
+        """Tokens in the cache halfway through decoding."""
+        return self.prompt_tokens + self.decode_tokens // 2
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -14,6 +14,7 @@ from macllm.engine.metrics import Metrics
 FIGURES = {
     "model", "prompt_tokens", "decode_tokens", "repeats", "load_s", "prefill_tps", "ttft_s", "decode_tps",
     "step_ms_p50", "step_ms_p99", "peak_memory_bytes", "kv_bytes", "dtype", "backend", "runs",
+    "decode_bound_tps", "decode_of_bound", "bandwidth_gb_per_s", "bandwidth_from",
 }  # fmt: skip
 
 
@@ -48,14 +49,23 @@ def test_json_has_every_figure(folder: Path, capsys: pytest.CaptureFixture[str])
     assert len(found["runs"]) == 2
     for run in found["runs"]:
         assert (run["prompt_tokens"], run["decode_tokens"], run["reused_tokens"]) == (24, 5, 0)
-    for name in FIGURES - {"model", "dtype", "backend", "runs"}:
+    for name in FIGURES - {"model", "dtype", "backend", "runs", "bandwidth_from"}:
         assert found[name] > 0, name
+    assert found["decode_of_bound"] == pytest.approx(found["decode_tps"] / found["decode_bound_tps"])
+    assert (found["bandwidth_from"] == "measured here") == (found["backend"] != "metal")
 
 
 def test_the_table_names_the_sizes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(folder), "--prompt-tokens", "7", "--decode-tokens", "3", "--repeats", "1"]) == 0
     out = capsys.readouterr().out
-    for text in ("prefill, 7 tokens", "decode, 3 tokens", "tok/s", "step, 99th percentile", "memory, peak"):
+    for text in (
+        "prefill, 7 tokens",
+        "decode, 3 tokens",
+        "tok/s",
+        "step, 99th percentile",
+        "memory, peak",
+        "decode, at most",
+    ):
         assert text in out
 
 
