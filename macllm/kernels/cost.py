@@ -5,12 +5,13 @@ two launches stays in the chip's caches and is not counted. Formats are by canon
 :func:`macllm.sizes.weight_bytes` takes them. No mlx here.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from macllm.kernels.launches import launches
-from macllm.quantization import Quantization
+from macllm.quantization import MLX_MODES, Quantization
 from macllm.spec import Attention, KeyValues, LatentAttention, Layer, ModelSpec, MoE, State, TensorSpec
 
 Formats: TypeAlias = Mapping[str, Quantization | None]
@@ -20,7 +21,6 @@ Way: TypeAlias = Literal["kernels", "mlx"]
 
 KERNEL_ROWS = 8  # of input, up to which custom kernels multiply; more rows take the matrix expanded
 PREFILL_CHUNK = 512  # tokens of a prompt that go through the model at a time
-_BUILT_IN = ("affine", "mxfp4", "mxfp8", "nvfp4")
 REPACKED: Mapping[str, Quantization | None] = {  # GGUF blocks as MLX holds them; None: in 16 bits
     "q4_0": Quantization(4, 32),
     "q4_1": Quantization(4, 32),
@@ -134,7 +134,7 @@ def step(
         if tensor.kind == "embedding":
             embedding += _rows(tensor, stored, tokens, setting)
             if spec.tied and tensor.name == "embed.weight" and wanted:
-                head += _product(tensor.size, stored, wanted, setting)
+                head += _product(tensor, stored, wanted, setting)
         elif tensor.name.startswith("head."):
             head += _whole(tensor, stored, wanted, setting) if wanted else Work()
         else:
@@ -200,7 +200,7 @@ def _whole(
     if not tensor.quantizable:
         share = experts.read if experts is not None else 1.0
         return Work(read_bytes=round(tensor.size * setting.dense_bytes * share))
-    work = _product(tensor.size, stored, tokens, setting)
+    work = _product(tensor, stored, tokens, setting)
     if experts is None:
         return work
     return Work(
@@ -211,15 +211,15 @@ def _whole(
     )
 
 
-def _product(weights: int, stored: Quantization | None, tokens: int, setting: Setting) -> Work:
-    """So many rows times a matrix of so many ``weights``."""
-    operations, dense = 2 * weights * tokens, weights * setting.dense_bytes
+def _product(tensor: TensorSpec, stored: Quantization | None, tokens: int, setting: Setting) -> Work:
+    """So many rows times a matrix, or times every matrix of a stack."""
+    operations, dense = 2 * tensor.size * tokens, tensor.size * setting.dense_bytes
     if stored is not None and setting.way == "mlx" and stored.mode in REPACKED:
         stored = REPACKED[stored.mode]
     if stored is None:
         return Work(dense, 0, operations)
-    read = stored.nbytes(weights)
-    if stored.mode in _BUILT_IN or (setting.way == "kernels" and tokens <= KERNEL_ROWS):
+    read = stored.nbytes(tensor.size, math.prod(tensor.shape[:-2]))
+    if stored.mode in MLX_MODES or (setting.way == "kernels" and tokens <= KERNEL_ROWS):
         return Work(read, 0, operations)
     return Work(read + dense, dense, operations, 1)  # a launch more, which expands it
 

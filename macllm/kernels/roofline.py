@@ -9,7 +9,11 @@ from macllm.quantization import Quantization
 from macllm.spec import ModelSpec
 
 STORED = "stored"  # the weights as they are
-CHOICES: Mapping[str, Quantization] = {"8": Quantization(8, 64), "4": Quantization(4, 64)}
+CHOICES: Mapping[str, Quantization] = {
+    "8": Quantization(8, 64),
+    "4": Quantization(4, 64),
+    "nf4": Quantization(4, 64, "nf4"),
+}
 
 
 @dataclass(frozen=True)
