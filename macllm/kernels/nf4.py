@@ -273,7 +273,7 @@ def _dequantize_cases() -> Iterator[Case]:
         yield Case(
             "grouped magnitudes" if double else "plain magnitudes",
             arguments,
-            partial(lambda s: (_exact(*s),), stored),
+            partial(lambda s: (exact(*s),), stored),
             TOLERANCES[dtype],
             dtype,
             shape,
@@ -332,7 +332,7 @@ def _matvec_case(
     arguments = dict(zip(("weight", "scales", "biases"), stored, strict=True)) | {"x": x, "index": index}
 
     def reference() -> tuple[Reference, ...]:
-        whole, wide = _exact(*stored), as_float64(x)
+        whole, wide = exact(*stored), as_float64(x)
         if index is None:
             return (wide @ whole.T,)
         return (np.einsum("rnk,rk->rn", whole[np.array(index)], wide),)
@@ -341,7 +341,7 @@ def _matvec_case(
     return Case(label, arguments, reference, TOLERANCES[x.dtype], x.dtype, shape, x.shape[0])
 
 
-def _exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Reference:
+def exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Reference:
     """:func:`dequantize` in float64, written without it."""
     words = np.array(weight)
     codes = (words[..., None] >> np.arange(0, 32, 4, dtype=np.uint32)) & 15

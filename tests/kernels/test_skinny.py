@@ -1,0 +1,52 @@
+"""Products of a few rows with packed matrices: what is launched, and the gradients of what defines them."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from macllm.kernels import affine, nf4, skinny
+from macllm.kernels.registry import KERNELS
+from macllm.kernels.samples import TOLERANCES, random, relative_error
+
+
+@pytest.mark.parametrize("bits", affine.BITS)
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_the_packing_is_told_by_the_shapes(bits: int, group_size: int) -> None:
+    weight, scales, _ = affine.sample((8, 384), group_size, bits, mx.float16)
+    assert affine.layout(384, weight, scales) == (group_size, bits)
+
+
+@pytest.mark.parametrize("bits", affine.BITS)
+def test_unpacked_without_mlx_a_matrix_is_what_mlx_says(bits: int) -> None:
+    stored = affine.sample((6, 192), 64, bits, mx.float32)
+    found = mx.dequantize(*stored, 64, bits)
+    assert relative_error(found, affine.exact(*stored, bits)) <= TOLERANCES[mx.float32]
+
+
+@pytest.mark.parametrize("name", ["skinny_affine4", "skinny_affine8", "skinny_nf4"])
+def test_threads_cover_every_output_and_rows_are_not_compiled_in(name: str) -> None:
+    kernel = KERNELS[name]
+    rows_by_function: dict[tuple[object, ...], set[int]] = {}
+    for case in kernel.cases():
+        launch = kernel.bind(**case.arguments)
+        assert launch.grid[1] // launch.threadgroup[1] * 32 >= case.shape[0]
+        assert (
+            launch.grid[0] * launch.threadgroup[1] >= 32 * skinny.ROWS[1]
+        )  # a thread for each number of a tile
+        rows_by_function.setdefault(tuple(launch.template.items()), set()).add(case.rows)
+    assert set(range(2, 9)) in rows_by_function.values()
+
+
+@pytest.mark.parametrize("name", ["skinny_affine4", "skinny_affine8", "skinny_nf4"])
+def test_gradients_reach_the_rows_through_the_matrix(name: str) -> None:
+    x, weights = random((3, 64)), random((10, 64))
+    if name == "skinny_nf4":
+        stored = nf4.quantize(weights)
+        matrix = nf4.exact(*stored)
+    else:
+        bits = int(name[-1])
+        stored = affine.sample((10, 64), 32, bits, mx.float32)
+        matrix = affine.exact(*stored, bits)
+    seen = random((3, 10))
+    found = mx.grad(lambda x: (KERNELS[name].twin(x, *stored)[0] * seen).sum())(x)
+    assert relative_error(found, np.array(seen, np.float64) @ matrix) <= TOLERANCES[mx.float32]
