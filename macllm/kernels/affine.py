@@ -9,6 +9,7 @@ import numpy as np
 
 from macllm.kernels.kernel import Reference
 from macllm.kernels.samples import as_float64, random
+from macllm.kernels.samples import bits as random_bits
 
 BITS = (4, 8)  # that divide a word
 
@@ -22,10 +23,13 @@ def layout(inputs: int, weight: mx.array, scales: mx.array) -> tuple[int, int]:
 
 def product(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array) -> mx.array:
     """Rows x (R, K) times a matrix: (R, N) in float32. In float32 throughout, since MLX sums in x's type on a CPU."""
-    wide = (array.astype(mx.float32) for array in (scales, biases))
-    return mx.quantized_matmul(
-        x.astype(mx.float32), weight, *wide, True, *layout(x.shape[-1], weight, scales)
-    )
+    return mlx_product(x.astype(mx.float32), weight, scales.astype(mx.float32), biases.astype(mx.float32))
+
+
+def mlx_product(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array) -> mx.array:
+    """:func:`product` by MLX's own kernel, in x's type."""
+    group_size, bits = layout(x.shape[-1], weight, scales)
+    return mx.quantized_matmul(x, weight, scales, biases, True, group_size, bits)
 
 
 def sample(
@@ -40,6 +44,16 @@ def sample(
         matrix[1] = 1.5
     weight, scales, biases = mx.quantize(matrix, group_size, bits)
     return weight, scales.astype(dtype), biases.astype(dtype)
+
+
+def arbitrary(shape: tuple[int, int], bits: int, dtype: mx.Dtype, group_size: int = 64) -> Stored:
+    """A matrix of a model's size with weights within 0.05 of zero, made where the device is."""
+    outputs, inputs = shape
+    groups = (outputs, inputs // group_size)
+    scales = mx.full(groups, 0.05 / 2 ** (bits - 1), dtype)
+    stored = random_bits((outputs, inputs * bits // 32)), scales, mx.full(groups, -0.05, dtype)
+    mx.eval(stored)
+    return stored
 
 
 def exact(weight: mx.array, scales: mx.array, biases: mx.array, bits: int) -> Reference:

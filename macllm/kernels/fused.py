@@ -16,15 +16,16 @@ A kernel's outputs are fresh arrays. If it gave the whole buffers it would copy 
 updates would still follow, and no launch would be saved.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import mlx.core as mx
 import numpy as np
 
 from macllm.kernels import affine
-from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference
+from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample
 from macllm.kernels.samples import TOLERANCES, as_float64, random
+from macllm.kernels.workload import Workload
 
 SWIGLU_ROWS = (1, 3)
 ADD_NORM_ROWS = (1, 8)
@@ -146,26 +147,63 @@ def _add_norm_case(label: str, x: mx.array, y: mx.array) -> Case:
     return Case(label, arguments, reference, TOLERANCES[x.dtype], x.dtype, (width,), rows)
 
 
+def _swiglu_rival(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array) -> tuple[mx.array, ...]:
+    both = affine.mlx_product(x, weight, scales, biases)
+    gate = _compiled_gate() if mx.default_device().type == mx.DeviceType.gpu else _gate
+    return (gate(*mx.split(both, 2, axis=-1)),)
+
+
+def _gate(gate: mx.array, up: mx.array) -> mx.array:
+    return gate * mx.sigmoid(gate) * up
+
+
+@cache
+def _compiled_gate() -> Callable[[mx.array, mx.array], mx.array]:
+    return mx.compile(_gate, shapeless=True)
+
+
+def _swiglu_samples(bits: int, work: Workload) -> Iterator[Sample]:
+    """A model's matrices, each as if one half were the gate and one the up projection."""
+    for shape in work.matrices:
+        if shape[0] % 2 == 0 and shape[1] % 64 == 0:
+            stored = affine.arbitrary(shape, bits, work.dtype)
+            parts = dict(zip(("weight", "scales", "biases"), stored, strict=True))
+            for rows in work.rows_within(*SWIGLU_ROWS):
+                yield Sample({"x": random((rows, shape[1]), work.dtype), **parts}, shape, rows)
+
+
+def _add_norm_samples(work: Workload) -> Iterator[Sample]:
+    weight = mx.ones(work.dim, work.dtype)
+    for rows in work.rows_within(*ADD_NORM_ROWS):
+        x = random((rows, work.dim), work.dtype)
+        yield Sample({"x": x, "y": x[:, ::-1], "weight": weight, "eps": 1e-5}, (work.dim,), rows)
+
+
 KERNELS = (
     *(
         Kernel(
             name=f"swiglu_affine{bits}",
+            role="fusion",
             body=_SWIGLU,
             modes=(f"affine {bits}-bit",),
             rows=SWIGLU_ROWS,
             bind=_bind_swiglu,
             twin=_swiglu_twin,
             cases=partial(_swiglu_cases, bits),
+            samples=partial(_swiglu_samples, bits),
+            rival=_swiglu_rival,
         )
         for bits in affine.BITS
     ),
     Kernel(
         name="add_norm",
+        role="fusion",
         body=_ADD_NORM,
         modes=("plain",),
         rows=ADD_NORM_ROWS,
         bind=_bind_add_norm,
         twin=add_norm,
         cases=_add_norm_cases,
+        samples=_add_norm_samples,
     ),
 )

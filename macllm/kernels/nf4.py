@@ -292,14 +292,14 @@ def _quantize_cases() -> Iterator[Case]:
 def _matvec_samples(work: Workload) -> Iterator[Sample]:
     for shape, rows_ in product(work.matrices, work.rows_within(1, 8)):
         if shape[1] % BLOCK == 0:
-            stored = dict(zip(("weight", "scales", "biases"), _arbitrary(shape), strict=True))
+            stored = dict(zip(("weight", "scales", "biases"), arbitrary(shape), strict=True))
             yield Sample({"x": random((rows_, shape[1]), work.dtype), **stored}, shape, rows_)
 
 
 def _dequantize_samples(work: Workload) -> Iterator[Sample]:
     for shape in work.matrices:
         if shape[1] % BLOCK == 0:
-            stored = dict(zip(("weight", "scales", "biases"), _arbitrary(shape), strict=True))
+            stored = dict(zip(("weight", "scales", "biases"), arbitrary(shape), strict=True))
             yield Sample({**stored, "dtype": work.dtype}, shape, 1)
 
 
@@ -312,7 +312,7 @@ def _quantize_samples(work: Workload) -> Iterator[Sample]:
             yield Sample({"matrix": matrix, "found": found}, (outputs, inputs), 1)
 
 
-def _arbitrary(shape: tuple[int, int]) -> tuple[mx.array, mx.array, mx.array]:
+def arbitrary(shape: tuple[int, int]) -> tuple[mx.array, mx.array, mx.array]:
     """A stored matrix of any values, at once."""
     outputs, inputs = shape
     pairs = mx.broadcast_to(mx.array([0.02, 0.05]), (groups(outputs * inputs // BLOCK), 2))

@@ -6,15 +6,16 @@ matrix product, and those past the last are zeros that are never read. Sums are 
 that go into them. K is a multiple of the group size (of 64 in NF4); N is any.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 
 import mlx.core as mx
 
 from macllm.kernels import affine, nf4
-from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference
+from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample, Template
 from macllm.kernels.samples import TOLERANCES, as_float64, random
+from macllm.kernels.workload import Workload
 
 ROWS = (2, 8)
 _AFFINE = Body("skinny_affine", ("x", "weight", "scales", "biases"), ("y",), ("skinny",), portable=False)
@@ -37,7 +38,7 @@ def _bind_nf4(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array 
     return _launch(_NF4, (x, weight, scales, seconds, nf4.levels()), template)
 
 
-def _launch(body: Body, inputs: tuple[mx.array, ...], template: dict[str, int | bool | mx.Dtype]) -> Launch:
+def _launch(body: Body, inputs: tuple[mx.array, ...], template: Template) -> Launch:
     x, weight = inputs[:2]
     outputs = weight.shape[0]
     return Launch(
@@ -128,26 +129,51 @@ def _nf4_case(label: str, matrix: mx.array, x: mx.array, *, double: bool = True)
     return Case(label, {"x": x, **stored}, reference, TOLERANCES[x.dtype], x.dtype, shape, x.shape[0])
 
 
+def _affine_rival(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array) -> tuple[mx.array, ...]:
+    return (affine.mlx_product(x, weight, scales, biases),)
+
+
+def _affine_samples(bits: int, work: Workload) -> Iterator[Sample]:
+    return _samples(lambda shape: affine.arbitrary(shape, bits, work.dtype), work)
+
+
+def _nf4_samples(work: Workload) -> Iterator[Sample]:
+    return _samples(nf4.arbitrary, work)
+
+
+def _samples(stored: Callable[[tuple[int, int]], affine.Stored], work: Workload) -> Iterator[Sample]:
+    for shape in work.matrices:
+        if shape[1] % nf4.BLOCK == 0:
+            parts = dict(zip(("weight", "scales", "biases"), stored(shape), strict=True))
+            for rows in work.rows_within(*ROWS):
+                yield Sample({"x": random((rows, shape[1]), work.dtype), **parts}, shape, rows)
+
+
 KERNELS = (
     *(
         Kernel(
             name=f"skinny_affine{bits}",
+            role="product",
             body=_AFFINE,
             modes=(f"affine {bits}-bit",),
             rows=ROWS,
             bind=_bind_affine,
             twin=_affine_twin,
             cases=partial(_affine_cases, bits),
+            samples=partial(_affine_samples, bits),
+            rival=_affine_rival,
         )
         for bits in affine.BITS
     ),
     Kernel(
         name="skinny_nf4",
+        role="product",
         body=_NF4,
         modes=("nf4",),
         rows=ROWS,
         bind=_bind_nf4,
         twin=_nf4_twin,
         cases=_nf4_cases,
+        samples=_nf4_samples,
     ),
 )

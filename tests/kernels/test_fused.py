@@ -1,5 +1,7 @@
 """Fusions give what the operations they join give, forward and backward."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from macllm.kernels import affine, fused
 from macllm.kernels.registry import KERNELS
 from macllm.kernels.samples import random
+from macllm.kernels.workload import standard
 from macllm.nn.norm import RMSNorm
 
 
@@ -58,3 +61,18 @@ def test_a_row_of_any_length_has_threads_in_whole_simdgroups() -> None:
         threads = launch.threadgroup[0]
         assert threads % 32 == 0 and 32 <= threads <= 1024
         assert launch.grid == (threads, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["swiglu_affine4", "swiglu_affine8", "add_norm"])
+def test_it_is_timed_at_a_models_sizes_against_what_it_joins(name: str) -> None:
+    kernel = KERNELS[name]
+    work = replace(standard(mx.float32), matrices=((256, 128), (128, 64), (99, 128)), dim=128)
+    assert kernel.samples is not None
+    samples = list(kernel.samples(work))
+    shapes = [(128,)] if name == "add_norm" else [(256, 128), (128, 64)]
+    rows = work.rows_within(*kernel.rows)
+    assert [(each.shape, each.rows) for each in samples] == [(shape, r) for shape in shapes for r in rows]
+    for sample in samples:
+        expected, found = (each(**sample.arguments) for each in (kernel.twin, kernel.rival or kernel.twin))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """Products of a few rows with packed matrices: what is launched, and the gradients of what defines them."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from macllm.kernels import affine, nf4, skinny
 from macllm.kernels.registry import KERNELS
 from macllm.kernels.samples import TOLERANCES, random, relative_error
+from macllm.kernels.workload import standard
 
 
 @pytest.mark.parametrize("bits", affine.BITS)
@@ -50,3 +53,18 @@ def test_gradients_reach_the_rows_through_the_matrix(name: str) -> None:
     seen = random((3, 10))
     found = mx.grad(lambda x: (KERNELS[name].twin(x, *stored)[0] * seen).sum())(x)
     assert relative_error(found, np.array(seen, np.float64) @ matrix) <= TOLERANCES[mx.float32]
+
+
+@pytest.mark.parametrize("name", ["skinny_affine4", "skinny_affine8", "skinny_nf4"])
+def test_it_is_timed_on_a_models_matrices_against_the_same_product(name: str) -> None:
+    kernel, work = KERNELS[name], replace(standard(mx.float32), matrices=((64, 128), (48, 64)), dim=128)
+    assert kernel.samples is not None
+    samples = list(kernel.samples(work))
+    assert [(sample.shape, sample.rows) for sample in samples] == [
+        (shape, rows) for shape in work.matrices for rows in (2, 4, 8)
+    ]
+    for sample in samples:
+        (expected,) = kernel.twin(**sample.arguments)
+        (found,) = (kernel.rival or kernel.twin)(**sample.arguments)
+        assert found.shape == (sample.rows, sample.shape[0])
+        assert relative_error(found, np.array(expected, np.float64)) < 1e-5
