@@ -28,13 +28,13 @@ _OUTPUTS = 32  # of a threadgroup
 
 def _bind_affine(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array) -> Launch:
     group_size, bits = affine.layout(x.shape[1], weight, scales)
-    template = {"T": x.dtype, "K": x.shape[1], "N": weight.shape[0], "GS": group_size, "BITS": bits}
+    template: Template = {"T": x.dtype, "K": x.shape[1], "N": weight.shape[0], "GS": group_size, "BITS": bits}
     return _launch(_AFFINE, (x, weight, scales, biases), template)
 
 
 def _bind_nf4(x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> Launch:
     seconds = mx.zeros(2) if biases is None else biases
-    template = {"T": x.dtype, "K": x.shape[1], "N": weight.shape[0], "DOUBLE": biases is not None}
+    template: Template = {"T": x.dtype, "K": x.shape[1], "N": weight.shape[0], "DOUBLE": biases is not None}
     return _launch(_NF4, (x, weight, scales, seconds, nf4.levels()), template)
 
 

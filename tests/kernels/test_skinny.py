@@ -6,10 +6,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from macllm.kernels import affine, nf4, skinny
+from macllm.kernels import affine, dispatch, nf4, skinny
+from macllm.kernels.kernel import Launch
+from macllm.kernels.permission import running_on
 from macllm.kernels.registry import KERNELS
 from macllm.kernels.samples import TOLERANCES, random, relative_error
 from macllm.kernels.workload import standard
+from macllm.quantization import Quantization
 
 
 @pytest.mark.parametrize("bits", affine.BITS)
@@ -68,3 +71,28 @@ def test_it_is_timed_on_a_models_matrices_against_the_same_product(name: str) ->
         (found,) = (kernel.rival or kernel.twin)(**sample.arguments)
         assert found.shape == (sample.rows, sample.shape[0])
         assert relative_error(found, np.array(expected, np.float64)) < 1e-5
+
+
+@pytest.mark.parametrize("bits", affine.BITS)
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_products_of_a_few_rows_go_through_it_where_kernels_are_on(
+    bits: int, group_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MACLLM_KERNELS", "on")
+    kernel, q = KERNELS[f"skinny_affine{bits}"], Quantization(bits, group_size)
+    stored = affine.sample((40, 128), group_size, bits, mx.float32)
+    ran: list[int] = []
+
+    def run(launch: Launch) -> list[mx.array]:
+        assert launch.body is kernel.body
+        assert (launch.template["GS"], launch.template["BITS"]) == (group_size, bits)
+        ran.append(launch.inputs[0].shape[0])
+        return list(kernel.twin(*launch.inputs))
+
+    for rows in (1, 2, 8, 9):
+        x = random((1, rows, 128))
+        expected = dispatch.product(x, q, *stored)
+        with running_on(run):
+            found = dispatch.product(x, q, *stored)
+        assert relative_error(found, np.array(expected, np.float64)) < 1e-5
+    assert ran == [2, 8]
