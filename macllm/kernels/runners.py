@@ -5,7 +5,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from macllm.kernels.kernel import Body, Launch, Runner
+from macllm.kernels import cuda_text
+from macllm.kernels.kernel import Body, Launch, Runner, Template
 
 
 def device_runner() -> Runner | None:
@@ -17,18 +18,19 @@ def device_runner() -> Runner | None:
 
 def metal(launch: Launch) -> list[mx.array]:
     """Runs a launch on an Apple GPU. Lazy, as all of MLX."""
-    return _call(_metal(launch.body), launch)
+    return _call(_metal(launch.body), launch, launch.template)
 
 
 def cuda(launch: Launch) -> list[mx.array]:
     """Runs a launch on an NVIDIA GPU: the same body under macros that name CUDA's own things."""
-    return _call(_cuda(launch.body), launch)
+    function = _cuda(launch.body, cuda_text.is_partial(launch))
+    return _call(function, launch, cuda_text.template(launch))
 
 
-def _call(function: Any, launch: Launch) -> list[mx.array]:
+def _call(function: Any, launch: Launch, template: Template) -> list[mx.array]:
     found: list[mx.array] = function(
         inputs=list(launch.inputs),
-        template=list(launch.template.items()),
+        template=list(template.items()),
         grid=launch.grid,
         threadgroup=launch.threadgroup,
         output_shapes=list(launch.output_shapes),
@@ -49,19 +51,11 @@ def _metal(body: Body) -> Any:
 
 
 @cache
-def _cuda(body: Body) -> Any:
+def _cuda(body: Body, partial: bool) -> Any:
     return mx.fast.cuda_kernel(
-        name=body.name,
+        name=f"{body.name}_partial" if partial else body.name,
         input_names=list(body.inputs),
         output_names=list(body.outputs),
-        source=body.source,
-        header=cuda_header(body),
+        source=cuda_text.source(body, partial=partial),
+        header=cuda_text.header(body),
     )
-
-
-def cuda_header(body: Body) -> str:
-    """The header under which a body compiles as CUDA."""
-    from importlib.resources import files
-
-    prologue = (files("macllm.kernels") / "metal" / "cuda.h").read_text(encoding="utf-8")
-    return prologue + body.header
