@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from macllm import __version__, blas, paths
+from macllm.cli import doctor_kernels
 from macllm.cli.options import add_json
 from macllm.cli.output import print_json
 from macllm.errors import MacllmError
 from macllm.units import size
 
-HELP = "Show the device, memory, compute type and libraries that macllm uses here, and what to improve."
+HELP = (
+    "Show the device, memory, compute type and libraries that macllm uses here, and what to improve. On a GPU, try"
+    " each custom kernel beside plain MLX: only what is right and faster is used (MACLLM_KERNELS=off: none, =on: all)."
+)
 PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub", "tokenizers", "gguf")
 LOW_DISK_BYTES = 5e9  # one 8-billion-parameter model in 4 bits
 OLDEST_MACOS = 14
@@ -41,15 +45,41 @@ class Facts:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this command's options."""
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="time the kernels at the shapes of this model (default: those of Llama 3.1 8B)",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write what was found of the kernels to FILE, to share: no names or folders of yours are in it",
+    )
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows the report."""
     report = inspect()
+    if args.report is not None:
+        doctor_kernels.check_target(args.report)
+    none = doctor_kernels.reason_for_none()
+    verdicts = [] if none else doctor_kernels.tried(args.model)
+    if args.report is not None:
+        doctor_kernels.write_report(args.report, verdicts)
     if args.json:
-        print_json(report)
+        print_json({**report, "kernels": doctor_kernels.rows(verdicts)})
         return 0
+    _show(report, none or f"{len({each.kernel for each in verdicts})} tried, see below")
+    if verdicts:
+        print()
+        doctor_kernels.show(verdicts)
+    return 0
+
+
+def _show(report: dict[str, Any], kernels: str) -> None:
+    """Prints the facts and what to improve."""
     folder, free = paths.models_dir(), paths.free_bytes(paths.models_dir())
     rows = [
         ("backend", report["backend"]),
@@ -58,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         ("models may take", size(report["memory_limit_bytes"])),
         ("computes in", report["dtype"]),
         ("BLAS", report["blas"]),
+        ("kernels", kernels),
         ("system", platform.platform()),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("macllm", __version__),
@@ -69,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
     sentences = advice(_facts(report, folder, free))
     print()
     print("\n".join(f"- {sentence}" for sentence in sentences) if sentences else "Nothing to improve.")
-    return 0
 
 
 def inspect() -> dict[str, Any]:

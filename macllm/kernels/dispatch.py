@@ -99,23 +99,25 @@ def choose(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | 
     return _chosen[key]
 
 
+def reading(q: Quantization) -> list[Kernel]:
+    """All kernels that read matrices stored so."""
+    mode = f"affine {q.bits}-bit" if q.mode == "affine" else q.mode
+    return [kernel for kernel in KERNELS.values() if mode in kernel.modes]
+
+
 _chosen: dict[tuple[Role, Quantization, mx.Dtype, int], Chosen | None] = {}
 keeps_choices(_chosen.clear)
 
 
 def _find(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | None:
-    mode = f"affine {q.bits}-bit" if q.mode == "affine" else q.mode
     fitting = [
         kernel
-        for kernel in KERNELS.values()
-        if kernel.role == role
-        and mode in kernel.modes
-        and dtype in kernel.dtypes
-        and kernel.rows[0] <= rows <= kernel.rows[1]
+        for kernel in reading(q)
+        if kernel.role == role and dtype in kernel.dtypes and kernel.rows[0] <= rows <= kernel.rows[1]
     ]
     ranked: list[tuple[float, int, Chosen]] = []
     for kernel in fitting:
-        permit = permitted(kernel, dtype)
+        permit = permitted(kernel, dtype, rows)
         if permit is not None:  # the quicker by its trial; untried, the one made for as many rows
             ranked.append((permit.ratio, kernel.rows[0], (kernel, permit.run)))
     return max(ranked, key=lambda each: each[:2])[2] if ranked else None

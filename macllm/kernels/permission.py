@@ -1,9 +1,10 @@
-"""Whether a kernel may run here: what ``MACLLM_KERNELS`` says, and what runs kernels at all."""
+"""Whether a kernel may run here: what ``MACLLM_KERNELS`` says, what runs kernels, its verdict, and that it works."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 import mlx.core as mx
@@ -11,6 +12,9 @@ import mlx.core as mx
 from macllm.errors import OptionError
 from macllm.kernels.kernel import Kernel, Runner
 from macllm.kernels.runners import device_runner
+from macllm.kernels.switch import SWITCH
+from macllm.kernels.trial import reason_of
+from macllm.kernels.verdicts import Verdicts
 
 Setting: TypeAlias = Literal["off", "on", "auto"]
 
@@ -67,9 +71,31 @@ _stand_in: list[Runner] = []
 _keepers: list[Callable[[], None]] = []
 
 
-def permitted(kernel: Kernel, dtype: mx.Dtype) -> Permit | None:
-    """The permit of a kernel for a type; None where it may not run."""
-    run = runner()
-    if run is None or setting() != "on":
+@cache
+def _verdicts() -> Verdicts:
+    return Verdicts.load()
+
+
+keeps_choices(_verdicts.cache_clear)
+
+
+def permitted(kernel: Kernel, dtype: mx.Dtype, rows: int = 1) -> Permit | None:
+    """The permit of a kernel for a type and a number of rows; None where it may not run."""
+    run, said = runner(), setting()
+    if run is None or said == "off" or kernel.name in SWITCH.off:
         return None
-    return Permit(run)
+    permit = Permit(run)
+    if said == "auto":
+        verdict = _verdicts().of(kernel, dtype, rows)
+        if verdict.status != "faster":
+            return None
+        permit = Permit(run, verdict.ratio)
+    return permit if SWITCH.use(kernel.name) else None
+
+
+def withdraw(error: BaseException) -> tuple[str, ...]:
+    """Switches off what ``error``, which came while a model ran, is to be blamed on: names of kernels, or none."""
+    names = SWITCH.blame(error, reason_of(error))
+    if names:
+        changed()
+    return names

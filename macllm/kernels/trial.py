@@ -191,11 +191,16 @@ def trial(
 
 
 def trials(
-    kernels: Iterable[Kernel], run: Runner, work: Workload, *, clock: Clock = time.perf_counter
+    kernels: Iterable[Kernel],
+    run: Runner,
+    work: Workload,
+    *,
+    effort: Effort = FULL,
+    clock: Clock = time.perf_counter,
 ) -> Iterator[tuple[Kernel, tuple[Verdict, ...]]]:
     """The full form of each, as it is found."""
     for kernel in kernels:
-        yield kernel, trial(kernel, run, work, clock=clock)
+        yield kernel, trial(kernel, run, work, effort=effort, clock=clock)
 
 
 def short_trial(

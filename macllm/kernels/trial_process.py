@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from macllm.kernels.kernel import Kernel
+from macllm.kernels.permission import runner
 from macllm.kernels.registry import KERNELS
-from macllm.kernels.runners import device_runner
 from macllm.kernels.trial import LONGEST_REASON, SHORT_S, short_trial, trials
 from macllm.kernels.verdicts import Verdict, dtype_name, verdict_from_json
 from macllm.kernels.workload import Workload, from_json
@@ -53,8 +53,8 @@ class Order:
 class TrialProcess:
     """Begins at once; :meth:`found` may be asked later. What it finds of no kernel is untried."""
 
-    def __init__(self, order: Order, command: Sequence[str] = COMMAND) -> None:
-        self._order, self._command = order, command
+    def __init__(self, order: Order, command: Sequence[str] | None = None) -> None:
+        self._order, self._command = order, command or COMMAND
         self._patience_s = SHORT_PATIENCE_S if order.short else LONG_PATIENCE_S
         self._start(order)
 
@@ -133,7 +133,7 @@ class TrialProcess:
 
 def main(order: Order) -> None:
     """Tries and tells."""
-    run = device_runner()
+    run = runner()
     if run is None:
         return
     kernels = [KERNELS[name] for name in order.kernels]

@@ -101,3 +101,34 @@ def test_each_weakness_has_one_sentence_with_its_remedy(facts: Facts, remedy: st
     found = advice(facts)
     assert len(found) == 1
     assert remedy in found[0]
+
+
+def test_on_a_cpu_kernels_need_a_gpu_and_twins_run() -> None:
+    assert "none, because they need a GPU; their twins in plain MLX run" in doctor(MACLLM_KERNELS="auto")
+    assert "off, because MACLLM_KERNELS=off asks for it" in doctor(MACLLM_KERNELS="off")
+
+
+def test_a_wrong_setting_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MACLLM_KERNELS", "yes")
+    assert main(["doctor"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "macllm: MACLLM_KERNELS='yes' is not supported (expected off, on or auto)\n"
+
+
+def test_the_report_is_written_where_there_is_no_gpu_too(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    assert main(["doctor", "--report", str(file)]) == 0
+    assert json.loads(file.read_text())["kernels"] == []
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_report_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--report", str(tmp_path / "no" / "report.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["doctor", "--report", str(tmp_path)]) == 2
+    assert "this is a folder" in capsys.readouterr().err
