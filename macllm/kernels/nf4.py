@@ -273,7 +273,7 @@ def _dequantize_cases() -> Iterator[Case]:
         yield Case(
             "grouped magnitudes" if double else "plain magnitudes",
             arguments,
-            partial(lambda s: (_exact(*s),), stored),
+            partial(lambda s: (exact(*s),), stored),
             TOLERANCES[dtype],
             dtype,
             shape,
@@ -292,14 +292,14 @@ def _quantize_cases() -> Iterator[Case]:
 def _matvec_samples(work: Workload) -> Iterator[Sample]:
     for shape, rows_ in product(work.matrices, work.rows_within(1, 8)):
         if shape[1] % BLOCK == 0:
-            stored = dict(zip(("weight", "scales", "biases"), _arbitrary(shape), strict=True))
+            stored = dict(zip(("weight", "scales", "biases"), arbitrary(shape), strict=True))
             yield Sample({"x": random((rows_, shape[1]), work.dtype), **stored}, shape, rows_)
 
 
 def _dequantize_samples(work: Workload) -> Iterator[Sample]:
     for shape in work.matrices:
         if shape[1] % BLOCK == 0:
-            stored = dict(zip(("weight", "scales", "biases"), _arbitrary(shape), strict=True))
+            stored = dict(zip(("weight", "scales", "biases"), arbitrary(shape), strict=True))
             yield Sample({**stored, "dtype": work.dtype}, shape, 1)
 
 
@@ -312,7 +312,7 @@ def _quantize_samples(work: Workload) -> Iterator[Sample]:
             yield Sample({"matrix": matrix, "found": found}, (outputs, inputs), 1)
 
 
-def _arbitrary(shape: tuple[int, int]) -> tuple[mx.array, mx.array, mx.array]:
+def arbitrary(shape: tuple[int, int]) -> tuple[mx.array, mx.array, mx.array]:
     """A stored matrix of any values, at once."""
     outputs, inputs = shape
     pairs = mx.broadcast_to(mx.array([0.02, 0.05]), (groups(outputs * inputs // BLOCK), 2))
@@ -332,7 +332,7 @@ def _matvec_case(
     arguments = dict(zip(("weight", "scales", "biases"), stored, strict=True)) | {"x": x, "index": index}
 
     def reference() -> tuple[Reference, ...]:
-        whole, wide = _exact(*stored), as_float64(x)
+        whole, wide = exact(*stored), as_float64(x)
         if index is None:
             return (wide @ whole.T,)
         return (np.einsum("rnk,rk->rn", whole[np.array(index)], wide),)
@@ -341,7 +341,7 @@ def _matvec_case(
     return Case(label, arguments, reference, TOLERANCES[x.dtype], x.dtype, shape, x.shape[0])
 
 
-def _exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Reference:
+def exact(weight: mx.array, scales: mx.array, biases: mx.array | None) -> Reference:
     """:func:`dequantize` in float64, written without it."""
     words = np.array(weight)
     codes = (words[..., None] >> np.arange(0, 32, 4, dtype=np.uint32)) & 15
