@@ -123,11 +123,13 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Text of ids."""
         hidden = self.special_ids if skip_special_tokens else frozenset()
-        pieces = [self.token_bytes(token) for token in ids if token not in hidden]
-        at_start, index = True, 0
-        while at_start and index < len(pieces):
-            pieces[index], at_start = self.text_start.trim(pieces[index])
-            index += 1
+        shown = [token for token in ids if token not in hidden]
+        pieces: list[bytes] = []
+        at_start = True
+        while at_start and len(pieces) < len(shown):
+            data, at_start = self.opening_bytes(shown[len(pieces)])
+            pieces.append(data)
+        pieces += [self.token_bytes(token) for token in shown[len(pieces) :]]
         return b"".join(pieces).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
@@ -136,6 +138,10 @@ class Tokenizer(ABC):
         if data is None:
             data = self._bytes[token] = self._piece(token)
         return data
+
+    def opening_bytes(self, token: int) -> tuple[bytes, bool]:
+        """The bytes an id adds at the start of a text, and whether the next id is still at the start."""
+        return self.text_start.trim(self.token_bytes(token))
 
     def token_text(self, token: int) -> str:
         r"""An id as text for display; a part of a character as ``bytes:\xf0\x9f``."""

@@ -50,6 +50,11 @@ class SpmTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return self._size
 
+    def opening_bytes(self, token: int) -> tuple[bytes, bool]:
+        if 0 <= token < self.processor.get_piece_size() and self.processor.is_byte(token):
+            return self.token_bytes(token), False  # only a mark is what encoding put there, not a byte 0x20
+        return super().opening_bytes(token)
+
     def token_to_id(self, text: str) -> int | None:
         if text in self.added:
             return self.added[text]

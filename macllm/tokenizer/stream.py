@@ -4,8 +4,6 @@ import codecs
 from collections.abc import Set
 from typing import Protocol
 
-from macllm.tokenizer.pieces import TextStart
-
 
 class TokenTable(Protocol):
     """What a detokenizer needs of a tokenizer."""
@@ -13,10 +11,9 @@ class TokenTable(Protocol):
     @property
     def special_ids(self) -> Set[int]: ...
 
-    @property
-    def text_start(self) -> TextStart: ...
-
     def token_bytes(self, token: int) -> bytes: ...
+
+    def opening_bytes(self, token: int) -> tuple[bytes, bool]: ...
 
 
 class Detokenizer:
@@ -28,8 +25,8 @@ class Detokenizer:
 
     def __init__(self, table: TokenTable, *, show_special: bool = False) -> None:
         self._token_bytes = table.token_bytes
+        self._opening_bytes = table.opening_bytes
         self._hidden: Set[int] = frozenset() if show_special else table.special_ids
-        self._start = table.text_start
         self._at_start = True
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -37,9 +34,10 @@ class Detokenizer:
         """The text that became final with this token; often empty within a character."""
         if token in self._hidden:
             return ""
-        data = self._token_bytes(token)
         if self._at_start:
-            data, self._at_start = self._start.trim(data)
+            data, self._at_start = self._opening_bytes(token)
+        else:
+            data = self._token_bytes(token)
         return self._utf8.decode(data)
 
     def finish(self) -> str:

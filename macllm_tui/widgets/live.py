@@ -138,8 +138,13 @@ class LiveMarkdown:
         return False
 
     def _unindented(self, line: str) -> str:
-        spaces = len(self._mark) - len(self._mark.lstrip(" "))
-        return line[min(spaces, len(line) - len(line.lstrip(" "))) :]
+        """A line of the fence without the columns by which its mark is indented; of a tab what is left of it."""
+        indent = len(self._mark) - len(self._mark.lstrip(" "))
+        start = columns = 0
+        while columns < indent and line[start : start + 1] in (" ", "\t"):
+            columns += 1 if line[start] == " " else 4 - columns % 4
+            start += 1
+        return " " * (columns - indent) + line[start:]
 
     def _shorten(self, complete: int) -> bool:
         """The end is too long to be parsed each time: cuts its paragraph, or waits until it has grown."""

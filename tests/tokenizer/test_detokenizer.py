@@ -120,10 +120,12 @@ def test_a_stream_starts_anew_after_finish() -> None:
 def test_how_a_text_starts(rule: TextStart, tokens: list[bytes], text: str) -> None:
     class Table:
         special_ids: frozenset[int] = frozenset()
-        text_start = rule
 
         def token_bytes(self, token: int) -> bytes:
             return tokens[token]
+
+        def opening_bytes(self, token: int) -> tuple[bytes, bool]:
+            return rule.trim(tokens[token])
 
     stream = Detokenizer(Table())
     assert "".join(stream.add(token) for token in range(len(tokens))) + stream.finish() == text
