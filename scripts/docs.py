@@ -1,6 +1,6 @@
 """Writes the parts of docs/ that are generated: help texts, the keys, tables, the app's pictures.
 
-python scripts/docs.py                   writes them
+python scripts/docs.py                   writes them, and the number of architectures in README.md
 python scripts/docs.py --check           fails where one is out of date (tests/test_docs.py does the same)
 python scripts/docs.py --take RAW NAME   makes docs/recordings/NAME.jsonl of what `macllm chat --record RAW` wrote
 """
@@ -117,6 +117,17 @@ def roofline() -> str:
     return "\n".join([NOTE, "# How fast a model can be\n", note, head, *rows]) + "\n"
 
 
+def readme() -> str:
+    """``README.md``, with the number of architectures that there are."""
+    from macllm.families.registry import FAMILIES
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    counted, places = re.subn(r"\d+(?= \[architectures\])", str(len(FAMILIES)), text)
+    if places != 1:
+        raise SystemExit(f"README.md says {places} times how many [architectures] there are (expected once)")
+    return counted
+
+
 def keys() -> str:
     """``docs/keys.md``: everything the chat can do, from the table that the app itself is made from."""
     from macllm_tui.actions import ACTIONS
@@ -180,6 +191,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "families.md": families,
     "keys.md": keys,
     "roofline.md": roofline,
+    "../README.md": readme,
 }
 
 

@@ -34,7 +34,9 @@ def docs() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["commands.md", "catalogue.md", "families.md", "keys.md", "roofline.md"])
+@pytest.mark.parametrize(
+    "name", ["commands.md", "catalogue.md", "families.md", "keys.md", "roofline.md", "../README.md"]
+)
 def test_generated_pages_are_up_to_date(docs: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     expected = docs.PAGES[name]()

@@ -75,9 +75,29 @@ class Terminal:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
+    def interrupt_line(self) -> None:
+        """Interrupts while a line is typed: when the keys were read, and the next one is waited for.
+
+        Python's readline waits for a key without looking whether a signal came just before; between the echo of a
+        key and that wait there are microseconds in which an interrupt has no effect until the next one.
+        """
+        end = time.monotonic() + PATIENCE_S
+        while _state(self.process.pid) not in "SI":  # asleep, which macOS calls idle after a while
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        self.interrupt()
+
     def ended(self) -> int:
         """The exit code."""
         return self.process.wait(PATIENCE_S)
+
+
+def _state(pid: int) -> str:
+    """The letter by which ps says what a process does."""
+    file = Path(f"/proc/{pid}/stat")
+    if file.exists():
+        return file.read_text().rpartition(")")[2].split()[0]
+    return subprocess.check_output(["ps", "-o", "state=", "-p", str(pid)], text=True).strip()[0]
 
 
 def plain(text: str) -> str:

@@ -57,7 +57,7 @@ def test_ctrl_c_stops_a_reply_and_what_came_stays(start):
         terminal.until(r" \[stopped\]\n> $", begun)
         begun = terminal.press("half a line")
         terminal.until("half a line", begun)
-        terminal.interrupt()  # nothing is being written: the line is given up, the chat goes on
+        terminal.interrupt_line()  # nothing is being written: the line is given up, the chat goes on
         terminal.until(r"\n> $", begun)
         assert terminal.say("/chats").count("Tell me a very long story") == 1
     store = Store.open()
