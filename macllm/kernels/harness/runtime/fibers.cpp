@@ -82,7 +82,10 @@ Thread* running = &outside;
 unsigned thread_count, simdgroup_count, alive, waiting;
 bool some_returned;
 Site barrier_site;
-char barrier_tag, simdgroup_tags[kThreads / kLanes];
+// What ThreadSanitizer orders threads by. Two for each meeting place, used in turn: a thread that is at the next
+// barrier already must not be ordered before one that has yet to leave this one.
+char start_tag, barrier_tags[2], simdgroup_tags[kThreads / kLanes][2];
+unsigned barrier_turn;
 const void* outside_stack;
 size_t outside_stack_bytes;
 uint64_t threadgroup_number;
@@ -180,6 +183,7 @@ void release_barrier() {
     simdgroups[i].in_barrier = 0;
   }
   waiting = 0;
+  barrier_turn ^= 1;
 }
 
 void returned(Thread* self) {
@@ -205,8 +209,8 @@ void thread_main() {
     outside_stack_bytes = bytes;
   }
 #endif
-  acquire(&barrier_tag);  // after what is outside, not after other threads
-  acquire(self->stack);   // and after the thread that had this stack before
+  acquire(&start_tag);   // after what is outside, not after other threads
+  acquire(self->stack);  // and after the thread that had this stack before
   mark_initialised(&self->position, sizeof self->position);
   mark_arguments_initialised(2);
   job.kernel->entry(job.buffers, self->position);
@@ -374,7 +378,8 @@ void exchange(const void* value, size_t bytes, Site site) {
 void threadgroup_wait(Site site, bool fence) {
   Thread* self = running;
   Simdgroup& group = simdgroups[self->simdgroup];
-  if (fence) release(&barrier_tag);
+  char* tag = &barrier_tags[barrier_turn];
+  if (fence) release(tag);
   if (some_returned) fault("a barrier comes after some threads have returned", site);
   if (waiting && !same(barrier_site, site)) {
     fault(("threads wait at different barriers, one in " + text_of(barrier_site)).c_str(), site);
@@ -386,11 +391,11 @@ void threadgroup_wait(Site site, bool fence) {
   self->state = State::in_barrier;
   if (waiting == alive) release_barrier();
   if (self->state != State::ready) let_others_run();
-  if (fence) acquire(&barrier_tag);
+  if (fence) acquire(tag);
 }
 
 void simdgroup_wait(Site site, bool fence) {
-  char* tag = &simdgroup_tags[running->simdgroup];
+  char* tag = &simdgroup_tags[running->simdgroup][simdgroups[running->simdgroup].turn];
   if (fence) release(tag);
   const int nothing = 0;
   exchange(&nothing, sizeof nothing, site);
@@ -431,7 +436,7 @@ void run_grid(const Kernel& kernel, void** buffers, Grid grid, Order order, uint
     const uint3 id = {unsigned(at % count.x), unsigned(at / count.x % count.y), unsigned(at / count.x / count.y)};
     prepare_memory();
     prepare_threads(id, grid);
-    release(&barrier_tag);
+    release(&start_tag);
     switch_to(next_ready(order == Order::reverse ? simdgroup_count - 1 : 0));
     if (alive) deadlock();
   }
