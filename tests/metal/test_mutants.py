@@ -27,7 +27,9 @@ def planted(mutant: Mutant) -> Kernel:
         return text[:start] + text[start:].replace(mutant.text, mutant.replacement, 1)
 
     kernel = kernel_of(mutant)
-    assert any(change(text) != text for text in (kernel.body.source, kernel.body.header)), "the text has changed"
+    assert any(change(text) != text for text in (kernel.body.source, kernel.body.header)), (
+        "the text has changed"
+    )
     return with_text(kernel, change)
 
 
