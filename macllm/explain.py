@@ -248,12 +248,18 @@ class _Weights:
 def _gguf_tensors(file: "GGUFFile", dtype: str) -> Iterator[_Tensor]:
     import mlx.core as mx
 
+    from macllm.kernels import dispatch
     from macllm.weights import gguf_types
 
     compute: mx.Dtype = getattr(mx, dtype)
+    kept = dispatch.kept_blocks(compute)
     for tensor in file.tensors.values():
-        packing = gguf_types.packing(tensor.type_name) if len(tensor.shape) > 1 else None
-        placement = gguf_types.placement(tensor.type_name, compute, compute)
+        is_matrix = len(tensor.shape) > 1
+        packing = gguf_types.blocks(tensor.type_name) if is_matrix else None
+        placement = gguf_types.KEPT
+        if packing is None or packing.mode not in kept:
+            packing = gguf_types.packing(tensor.type_name) if is_matrix else None
+            placement = gguf_types.placement(tensor.type_name, compute, compute)
         yield _Tensor(tensor.type_name, placement, tensor.nbytes, math.prod(tensor.shape), packing)
 
 

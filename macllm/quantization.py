@@ -6,7 +6,11 @@ from typing import Any, Literal, TypeAlias
 
 from macllm.errors import ConfigError
 
-Mode: TypeAlias = Literal["affine", "mxfp4", "mxfp8", "nvfp4", "nf4"]
+Mode: TypeAlias = Literal[
+    "affine", "mxfp4", "mxfp8", "nvfp4", "nf4",
+    # GGUF's block types, by llama.cpp's names
+    "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
+]  # fmt: skip
 
 DEFAULTS: Mapping[Mode, tuple[int, int]] = {  # bits, group size
     "affine": (4, 64),
@@ -25,23 +29,74 @@ RECIPES: Mapping[str, tuple[int, int]] = {  # bits of most matrices, bits of the
     "mixed_3_6": (3, 6),
     "mixed_4_6": (4, 6),
 }
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """A type of GGUF's blocks: so many weights, of codes of so many bits, in so many bytes."""
+
+    weights: int
+    nbytes: int
+    bits: int
+    affine_bits: int | None = None  # of MLX's affine mode, which holds the same codes
+
+    @property
+    def repacked(self) -> "Quantization | None":
+        """The packing of MLX's that holds the same codes; None where it has none."""
+        return Quantization(self.affine_bits, 32) if self.affine_bits is not None else None
+
+
+BLOCKS: Mapping[Mode, BlockFormat] = {
+    "q4_0": BlockFormat(32, 18, 4, 4),
+    "q4_1": BlockFormat(32, 20, 4, 4),
+    "q5_0": BlockFormat(32, 22, 5, 5),
+    "q5_1": BlockFormat(32, 24, 5, 5),
+    "q8_0": BlockFormat(32, 34, 8, 8),
+    "q2_k": BlockFormat(256, 84, 2),
+    "q3_k": BlockFormat(256, 110, 3),
+    "q4_k": BlockFormat(256, 144, 4, 4),
+    "q5_k": BlockFormat(256, 176, 5, 5),
+    "q6_k": BlockFormat(256, 210, 6),
+    "iq4_nl": BlockFormat(32, 18, 4),
+    "iq4_xs": BlockFormat(256, 136, 4),
+}
 _SCALE_BYTES = 2  # scales and biases of an affine group are stored in 16 bits
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a matrix is packed: bits a weight, weights a group (along the input), MLX's mode."""
+    """How a matrix is packed: bits a weight, weights a group (along the input), the mode.
+
+    The groups of a GGUF's blocks are the blocks, and their bits those of the codes alone.
+    """
 
     bits: int
     group_size: int
     mode: Mode = "affine"
 
+    @staticmethod
+    def of_blocks(mode: str) -> "Quantization | None":
+        """That of a GGUF's block type by its name in small letters; None for a type that only repacks or expands."""
+        for known, block in BLOCKS.items():
+            if known == mode:
+                return Quantization(block.bits, block.weights, known)
+        return None
+
     def __str__(self) -> str:
+        if self.block is not None:
+            return f"{self.mode.upper()} blocks of {self.group_size}"
         return f"{self.mode} {self.bits}-bit, groups of {self.group_size}"
+
+    @property
+    def block(self) -> BlockFormat | None:
+        """Where the mode is one of GGUF's blocks, their format."""
+        return BLOCKS.get(self.mode)
 
     def nbytes(self, weights: int, matrices: int = 1) -> int:
         """Stored bytes of equal ``matrices`` that have ``weights`` elements together."""
         groups = weights // self.group_size
+        if self.block is not None:
+            return groups * self.block.nbytes
         if self.mode == "nf4":
             second = -(-groups // matrices // NF4_GROUP) * matrices
             return weights // 2 + groups + 8 * second

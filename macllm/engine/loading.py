@@ -12,6 +12,7 @@ from macllm.engine.model import Model
 from macllm.engine.placement import compute_backend, plan
 from macllm.engine.request import Sampling
 from macllm.errors import ConfigError, OptionError, TokenizerError
+from macllm.kernels import dispatch
 from macllm.nn.decoder import Decoder
 from macllm.nn.stored import DTYPES
 from macllm.spec import ModelSpec
@@ -110,7 +111,8 @@ def default_sampling(generation_config: Mapping[str, Any], folder: Path) -> Samp
 
 
 def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> Model:
-    checkpoint = files.checkpoint(DTYPES[backend.dtype])
+    dtype = DTYPES[backend.dtype]
+    checkpoint = files.checkpoint(dtype, dispatch.kept_blocks(dtype))
     chosen = plan(files.spec, checkpoint, files.naming, backend)
     parameters = CheckpointParameters(files.spec, checkpoint, files.naming, chosen.placement, progress)
     return Decoder(files.spec, parameters)

@@ -28,11 +28,13 @@ def plan(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, backend: Backe
 
     On CPU dense float32 beats packed weights in prefill and in decoding (a packed product runs on one core),
     so packed weights are expanded where half the memory holds them. On a GPU they stay packed: reading fewer
-    bytes is what decoding is about. Raises MemoryLimitError where nothing fits.
+    bytes is what decoding is about. A GGUF's blocks that are to be kept stay as they are on both. Raises
+    MemoryLimitError where nothing fits.
     """
     dtype = DTYPES[backend.dtype]
     expanded = spec.parameters * dtype.size
-    expand = backend.name == "cpu" and expanded <= EXPAND_SHARE * backend.memory_limit_bytes
+    fits = expanded <= EXPAND_SHARE * backend.memory_limit_bytes
+    expand = backend.name == "cpu" and fits and not checkpoint.keeps_blocks
     dense_rows = CPU_DENSE_ROWS if backend.name == "cpu" else None
     weights = expanded if expand else _as_stored(spec, checkpoint, naming, dtype.size)
     context = min(CONTEXT_AT_LOAD, spec.max_context)

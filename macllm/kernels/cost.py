@@ -21,20 +21,6 @@ Way: TypeAlias = Literal["kernels", "mlx"]
 
 KERNEL_ROWS = 8  # of input, up to which custom kernels multiply; more rows take the matrix expanded
 PREFILL_CHUNK = 512  # tokens of a prompt that go through the model at a time
-REPACKED: Mapping[str, Quantization | None] = {  # GGUF blocks as MLX holds them; None: in 16 bits
-    "q4_0": Quantization(4, 32),
-    "q4_1": Quantization(4, 32),
-    "q5_0": Quantization(5, 32),
-    "q5_1": Quantization(5, 32),
-    "q8_0": Quantization(8, 32),
-    "q4_k": Quantization(4, 32),
-    "q5_k": Quantization(5, 32),
-    "q2_k": None,
-    "q3_k": None,
-    "q6_k": None,
-    "iq4_nl": None,
-    "iq4_xs": None,
-}
 _STATE_PRODUCTS = 3  # multiply-adds a state's value and token: it fades, is added to, and is read
 
 
@@ -214,8 +200,8 @@ def _whole(
 def _product(tensor: TensorSpec, stored: Quantization | None, tokens: int, setting: Setting) -> Work:
     """So many rows times a matrix, or times every matrix of a stack."""
     operations, dense = 2 * tensor.size * tokens, tensor.size * setting.dense_bytes
-    if stored is not None and setting.way == "mlx" and stored.mode in REPACKED:
-        stored = REPACKED[stored.mode]
+    if stored is not None and setting.way == "mlx" and stored.block is not None:
+        stored = stored.block.repacked  # where MLX has no such packing, in 16 bits
     if stored is None:
         return Work(dense, 0, operations)
     read = stored.nbytes(tensor.size, math.prod(tensor.shape[:-2]))

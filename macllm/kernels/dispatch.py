@@ -7,15 +7,16 @@ multiplied by MLX's own kernel, or, in modes that MLX does not have, expanded an
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import mlx.core as mx
 
-from macllm.kernels import nf4
+from macllm.kernels import gguf_decode, nf4
 from macllm.kernels.kernel import Kernel, Role, Runner
-from macllm.kernels.permission import keeps_choices, permitted
+from macllm.kernels.permission import keeps_choices, permitted, setting
 from macllm.kernels.registry import KERNELS
-from macllm.quantization import MLX_MODES, Quantization
+from macllm.quantization import BLOCKS, MLX_MODES, Mode, Quantization
 
 MOST_ROWS = (
     8  # of one product by a kernel; beyond, expanding the matrix costs less than reading it again and again
@@ -23,13 +24,30 @@ MOST_ROWS = (
 MOST_GATHERED = 64  # rows with a matrix each
 
 Chosen: TypeAlias = tuple[Kernel, Runner]
-Expand: TypeAlias = Callable[[mx.array, mx.array, mx.array | None, mx.Dtype], mx.array]
+Expand: TypeAlias = Callable[[mx.array, mx.array | None, mx.array | None, mx.Dtype], mx.array]
 
-_EXPAND: Mapping[str, Expand] = {"nf4": nf4.dequantize}  # what defines each mode that MLX does not have
+
+def _expand_nf4(
+    weight: mx.array, scales: mx.array | None, biases: mx.array | None, dtype: mx.Dtype
+) -> mx.array:
+    assert scales is not None
+    return nf4.dequantize(weight, scales, biases, dtype)
+
+
+def _expand_blocks(
+    mode: Mode, weight: mx.array, _: mx.array | None, __: mx.array | None, dtype: mx.Dtype
+) -> mx.array:
+    return gguf_decode.dequantize(weight, mode, dtype)
+
+
+_EXPAND: Mapping[str, Expand] = {  # what defines each mode that MLX does not have
+    "nf4": _expand_nf4,
+    **{mode: partial(_expand_blocks, mode) for mode in BLOCKS},
+}
 
 
 def product(
-    x: mx.array, q: Quantization, weight: mx.array, scales: mx.array, biases: mx.array | None
+    x: mx.array, q: Quantization, weight: mx.array, scales: mx.array | None, biases: mx.array | None
 ) -> mx.array:
     """``x @ W.T`` for x (..., I) and a matrix (O, I): (..., O)."""
     rows = math.prod(x.shape[:-1])
@@ -39,12 +57,18 @@ def product(
             y = _differentiable(chosen, q)(x.reshape(rows, -1), weight, scales, biases, None)
             return y.reshape(*x.shape[:-1], -1)
     if q.mode in MLX_MODES:
+        assert scales is not None
         return mx.quantized_matmul(x, weight, scales, biases, True, q.group_size, q.bits, q.mode)
     return x @ expand(q, weight, scales, biases, x.dtype).T
 
 
 def gathered(
-    x: mx.array, index: mx.array, q: Quantization, weight: mx.array, scales: mx.array, biases: mx.array | None
+    x: mx.array,
+    index: mx.array,
+    q: Quantization,
+    weight: mx.array,
+    scales: mx.array | None,
+    biases: mx.array | None,
 ) -> mx.array:
     """Rows x (..., 1, I), each times the matrix of ``index`` (...) in a stack (N, O, I): (..., 1, O).
 
@@ -61,16 +85,17 @@ def gathered(
         y = _differentiable(chosen, q)(rows, weight, scales, biases, flat.astype(mx.uint32))
     else:
         parts = [None if array is None else array[flat] for array in (weight, scales, biases)]
-        assert parts[0] is not None and parts[1] is not None
+        assert parts[0] is not None
         y = expand(q, parts[0], parts[1], parts[2], x.dtype) @ rows[..., None]
     return y.reshape(*index.shape, 1, -1)
 
 
 def expand(
-    q: Quantization, weight: mx.array, scales: mx.array, biases: mx.array | None, dtype: mx.Dtype
+    q: Quantization, weight: mx.array, scales: mx.array | None, biases: mx.array | None, dtype: mx.Dtype
 ) -> mx.array:
     """The matrix (O, I) or the stack (N, O, I) that is stored so."""
     if q.mode in MLX_MODES:
+        assert scales is not None
         return mx.dequantize(weight, scales, biases, q.group_size, q.bits, q.mode, dtype=dtype)
     chosen = choose("dequantize", q, dtype, 1)
     if chosen is None:
@@ -89,6 +114,19 @@ def pack(q: Quantization, matrix: mx.array) -> list[mx.array]:
     if q.mode == "nf4":
         return list(nf4.quantize(matrix))
     raise ValueError(f"mode {q.mode!r} is only read")
+
+
+def kept_blocks(dtype: mx.Dtype) -> frozenset[Mode]:
+    """The types of a GGUF's blocks that are kept as they lie in the file, for a model computed in ``dtype``.
+
+    Those that a kernel multiplies; all where kernels are asked for, wherever the twins have to do; else none.
+    """
+    return frozenset(
+        mode
+        for mode, block in BLOCKS.items()
+        if setting() == "on"
+        or choose("product", Quantization(block.bits, block.weights, mode), dtype, 1) is not None
+    )
 
 
 def choose(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | None:
@@ -132,10 +170,15 @@ def _differentiable(chosen: Chosen, q: Quantization) -> Callable[..., mx.array]:
         return _products[chosen, q]
     kernel, run = chosen
 
-    def forward(x: mx.array, *stored: mx.array | None) -> mx.array:
-        names = ("weight", "scales", "biases", "index")
-        given = {name: array for name, array in zip(names, stored, strict=True) if array is not None}
-        return kernel(run, x=x, **given)[0]
+    def forward(
+        x: mx.array,
+        weight: mx.array,
+        scales: mx.array | None,
+        biases: mx.array | None,
+        index: mx.array | None,
+    ) -> mx.array:
+        chosen_by = {} if index is None else {"index": index}  # not every kernel chooses among matrices
+        return kernel(run, x=x, weight=weight, scales=scales, biases=biases, **chosen_by)[0]
 
     function: Any = mx.custom_function(forward)
 

@@ -12,18 +12,18 @@ from itertools import product
 import mlx.core as mx
 import numpy as np
 
-from macllm.kernels.gguf_decode import FORMATS, dequantize
+from macllm.kernels.gguf_decode import dequantize
 from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample
 from macllm.kernels.samples import TOLERANCES, as_float64, bits, random
 from macllm.kernels.workload import Workload
+from macllm.quantization import BLOCKS, Mode
 
 _PART = 16  # weights that a thread takes at once
 _ROWS = 8  # outputs of a threadgroup: two simdgroups of four
 _THREADS = 256
-_AFFINE_GROUP = 32  # of repacked matrices
 
 
-def matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None) -> mx.array:
+def matvec(x: mx.array, weight: mx.array, kind: Mode, index: mx.array | None = None) -> mx.array:
     """Rows x (R, K) times a matrix, or each times that of ``index`` (R,) in a stack: (R, N), summed in float32."""
     wide = x.astype(mx.float32)
     if index is None:
@@ -32,7 +32,7 @@ def matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | None = No
 
 
 @cache
-def _body(kind: str, what: str) -> Body:
+def _body(kind: Mode, what: str) -> Body:
     types = (f"gguf_{kind}",) if kind not in ("q4_k", "q5_k") else ("gguf_k_scales", f"gguf_{kind}")
     inputs = ("x", "weight", "index", "sizes") if what == "matvec" else ("weight", "count")
     return Body(f"{kind}_{what}", inputs, ("y",), ("gguf", *types), file=f"gguf_{what}")
@@ -46,7 +46,15 @@ def _numbers(*numbers: int) -> mx.array:
     return array
 
 
-def _bind_matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None) -> Launch:
+def _bind_matvec(
+    x: mx.array,
+    weight: mx.array,
+    scales: None = None,
+    biases: None = None,
+    index: mx.array | None = None,
+    *,
+    kind: Mode,
+) -> Launch:
     (rows, inputs), outputs = x.shape, weight.shape[-2]
     return Launch(
         _body(kind, "matvec"),
@@ -59,8 +67,10 @@ def _bind_matvec(x: mx.array, weight: mx.array, kind: str, index: mx.array | Non
     )
 
 
-def _bind_dequantize(weight: mx.array, kind: str, dtype: mx.Dtype) -> Launch:
-    form = FORMATS[kind]
+def _bind_dequantize(
+    weight: mx.array, scales: None = None, biases: None = None, *, dtype: mx.Dtype, kind: Mode
+) -> Launch:
+    form = BLOCKS[kind]
     parts = weight.size // form.nbytes * (form.weights // _PART)
     inputs = weight.shape[-1] // form.nbytes * form.weights
     return Launch(
@@ -75,12 +85,20 @@ def _bind_dequantize(weight: mx.array, kind: str, dtype: mx.Dtype) -> Launch:
 
 
 def _matvec_twin(
-    x: mx.array, weight: mx.array, kind: str, index: mx.array | None = None
+    x: mx.array,
+    weight: mx.array,
+    scales: None = None,
+    biases: None = None,
+    index: mx.array | None = None,
+    *,
+    kind: Mode,
 ) -> tuple[mx.array, ...]:
     return (matvec(x, weight, kind, index),)
 
 
-def _dequantize_twin(weight: mx.array, kind: str, dtype: mx.Dtype) -> tuple[mx.array, ...]:
+def _dequantize_twin(
+    weight: mx.array, scales: None = None, biases: None = None, *, dtype: mx.Dtype, kind: Mode
+) -> tuple[mx.array, ...]:
     return (dequantize(weight, kind, dtype),)
 
 
@@ -90,13 +108,14 @@ def _rival(
     """What a matrix is multiplied by where its blocks are not kept: repacked for MLX, or expanded."""
     if scales is None:
         return (x @ weight.T,)
-    bits_ = weight.shape[-1] * 32 // x.shape[-1]
-    return (mx.quantized_matmul(x, weight, scales, biases, True, _AFFINE_GROUP, bits_),)
+    packed = weight.shape[-1] * 32 // x.shape[-1]  # bits
+    group = x.shape[-1] // scales.shape[-1]
+    return (mx.quantized_matmul(x, weight, scales, biases, True, group, packed),)
 
 
 # ---- samples: random blocks with scales in bounds ----
 
-_HALVES = {  # where a block keeps its scale and its minimum
+_HALVES: dict[Mode, tuple[int, ...]] = {  # where a block keeps its scale and its minimum
     **dict.fromkeys(("q4_0", "q5_0", "q8_0", "iq4_nl", "iq4_xs"), (0,)),
     **dict.fromkeys(("q4_1", "q5_1", "q4_k", "q5_k"), (0, 2)),
     "q2_k": (80, 82),
@@ -106,9 +125,9 @@ _HALVES = {  # where a block keeps its scale and its minimum
 _EXTREME = (0.0, -0.0, 2.0**-24, -(2.0**-24), 1000 * 2.0**-24, 2.0**-14, 65504.0, -65504.0)
 
 
-def random_blocks(kind: str, rows: Sequence[int], inputs: int, extreme: bool = False) -> mx.array:
+def random_blocks(kind: Mode, rows: Sequence[int], inputs: int, extreme: bool = False) -> mx.array:
     """Rows (..., row bytes) of random codes; scales around 0.01, or all that halves can be at their limits."""
-    form = FORMATS[kind]
+    form = BLOCKS[kind]
     rng = np.random.default_rng(zlib.crc32(f"{kind} {tuple(rows)} {inputs}".encode()))
     blocks = rng.integers(0, 256, (*rows, inputs // form.weights, form.nbytes), np.uint8)
     for at in _HALVES[kind]:
@@ -118,7 +137,7 @@ def random_blocks(kind: str, rows: Sequence[int], inputs: int, extreme: bool = F
     return mx.array(blocks.reshape(*rows, -1))
 
 
-def _values(weight: mx.array, kind: str) -> Reference:
+def _values(weight: mx.array, kind: Mode) -> Reference:
     """The matrix by the ``gguf`` package."""
     from gguf import GGMLQuantizationType  # 0.65 s to import
     from gguf.quants import dequantize as library
@@ -127,8 +146,8 @@ def _values(weight: mx.array, kind: str) -> Reference:
     return np.asarray(values, np.float64)
 
 
-def _matvec_cases(kind: str) -> Iterator[Case]:
-    block = FORMATS[kind].weights
+def _matvec_cases(kind: Mode) -> Iterator[Case]:
+    block = BLOCKS[kind].weights
     odd = {32: 19, 256: 3}[block] * block  # inputs: neither a power of two nor whole turns of a simdgroup
     for dtype in DTYPES:
         yield _matvec_case("one block", kind, random((1, block), dtype), (5,))
@@ -141,7 +160,7 @@ def _matvec_cases(kind: str) -> Iterator[Case]:
 
 def _matvec_case(
     label: str,
-    kind: str,
+    kind: Mode,
     x: mx.array,
     rows: tuple[int, ...],
     index: mx.array | None = None,
@@ -160,8 +179,8 @@ def _matvec_case(
     return Case(label, arguments, reference, TOLERANCES[x.dtype], x.dtype, (*rows, inputs), count)
 
 
-def _dequantize_cases(kind: str) -> Iterator[Case]:
-    inputs = 3 * FORMATS[kind].weights
+def _dequantize_cases(kind: Mode) -> Iterator[Case]:
+    inputs = 3 * BLOCKS[kind].weights
     for dtype in DTYPES:
         tolerance = 0 if dtype == mx.float32 else TOLERANCES[dtype]
         for label, rows, extreme in (
@@ -175,25 +194,25 @@ def _dequantize_cases(kind: str) -> Iterator[Case]:
             yield Case(label, arguments, reference, tolerance, dtype, (*rows, inputs), 1)
 
 
-def _matvec_samples(work: Workload, kind: str) -> Iterator[Sample]:
+def _matvec_samples(work: Workload, kind: Mode) -> Iterator[Sample]:
     for shape, rows in product(_fitting(work, kind), work.rows_within(1, 8)):
         x = random((rows, shape[1]), work.dtype)
         arguments = {"x": x, "weight": _arbitrary(shape, kind)}
         yield Sample(arguments, shape, rows, {"x": x, **_other_form(shape, kind, work.dtype)})
 
 
-def _dequantize_samples(work: Workload, kind: str) -> Iterator[Sample]:
+def _dequantize_samples(work: Workload, kind: Mode) -> Iterator[Sample]:
     for shape in _fitting(work, kind):
         yield Sample({"weight": _arbitrary(shape, kind), "dtype": work.dtype}, shape, 1)
 
 
-def _fitting(work: Workload, kind: str) -> list[tuple[int, int]]:
-    return [shape for shape in work.matrices if shape[1] % FORMATS[kind].weights == 0]
+def _fitting(work: Workload, kind: Mode) -> list[tuple[int, int]]:
+    return [shape for shape in work.matrices if shape[1] % BLOCKS[kind].weights == 0]
 
 
-def _arbitrary(shape: tuple[int, int], kind: str) -> mx.array:
+def _arbitrary(shape: tuple[int, int], kind: Mode) -> mx.array:
     """A large matrix of any codes, with scales of 2 ** -7."""
-    form, (outputs, inputs) = FORMATS[kind], shape
+    form, (outputs, inputs) = BLOCKS[kind], shape
     blocks = bits((outputs, inputs // form.weights, form.nbytes), mx.uint8)
     for at in _HALVES[kind]:
         blocks[..., at : at + 2] = mx.array([0, 0x20], mx.uint8)
@@ -201,16 +220,16 @@ def _arbitrary(shape: tuple[int, int], kind: str) -> mx.array:
     return blocks.reshape(outputs, -1)
 
 
-def _other_form(shape: tuple[int, int], kind: str, dtype: mx.Dtype) -> dict[str, mx.array]:
+def _other_form(shape: tuple[int, int], kind: Mode, dtype: mx.Dtype) -> dict[str, mx.array]:
     """What :func:`_rival` takes for a matrix of this size."""
-    (outputs, inputs), packed = shape, FORMATS[kind].affine_bits
+    (outputs, inputs), packed = shape, BLOCKS[kind].repacked
     if packed is None:
         return {"weight": mx.random.normal(shape, dtype, scale=0.02, key=mx.random.key(0))}
-    groups = mx.full((outputs, inputs // _AFFINE_GROUP), 0.01, dtype)
-    return {"weight": bits((outputs, inputs * packed // 32)), "scales": groups, "biases": -groups}
+    groups = mx.full((outputs, inputs // packed.group_size), 0.01, dtype)
+    return {"weight": bits((outputs, inputs * packed.bits // 32)), "scales": groups, "biases": -groups}
 
 
-def _kernels(kind: str) -> tuple[Kernel, Kernel]:
+def _kernels(kind: Mode) -> tuple[Kernel, Kernel]:
     return (
         Kernel(
             f"{kind}_matvec",
@@ -238,4 +257,4 @@ def _kernels(kind: str) -> tuple[Kernel, Kernel]:
     )
 
 
-KERNELS = tuple(kernel for kind in FORMATS for kernel in _kernels(kind))
+KERNELS = tuple(kernel for kind in BLOCKS for kernel in _kernels(kind))

@@ -12,40 +12,7 @@ from functools import cache
 
 import mlx.core as mx
 
-
-@dataclass(frozen=True)
-class BlockFormat:
-    """A type of blocks: so many weights in so many bytes."""
-
-    name: str  # as a mode: "q4_k"
-    weights: int
-    nbytes: int
-    affine_bits: (
-        int | None
-    )  # of MLX's affine mode in groups of 32, which holds the same codes; None: it cannot
-
-    def row_bytes(self, inputs: int) -> int:
-        """Bytes of a row of so many weights, a multiple of a block's."""
-        return inputs // self.weights * self.nbytes
-
-
-FORMATS: Mapping[str, BlockFormat] = {
-    name: BlockFormat(name, weights, nbytes, bits)
-    for name, weights, nbytes, bits in (
-        ("q4_0", 32, 18, 4),
-        ("q4_1", 32, 20, 4),
-        ("q5_0", 32, 22, 5),
-        ("q5_1", 32, 24, 5),
-        ("q8_0", 32, 34, 8),
-        ("q2_k", 256, 84, None),
-        ("q3_k", 256, 110, None),
-        ("q4_k", 256, 144, 4),
-        ("q5_k", 256, 176, 5),
-        ("q6_k", 256, 210, None),
-        ("iq4_nl", 32, 18, None),
-        ("iq4_xs", 256, 136, None),
-    )
-}
+from macllm.quantization import BLOCKS, Mode
 
 
 @dataclass(frozen=True)
@@ -57,10 +24,9 @@ class Groups:
     biases: mx.array | None = None
 
 
-def dequantize(weight: mx.array, name: str, dtype: mx.Dtype = mx.float32) -> mx.array:
+def dequantize(weight: mx.array, name: Mode, dtype: mx.Dtype = mx.float32) -> mx.array:
     """The matrix (..., K) that rows of blocks (..., row bytes) uint8 of that type stand for."""
-    kind = FORMATS[name]
-    groups = _DECODERS[name](weight.reshape(*weight.shape[:-1], -1, kind.nbytes))
+    groups = _DECODERS[name](weight.reshape(*weight.shape[:-1], -1, BLOCKS[name].nbytes))
     values = groups.codes * groups.scales
     if groups.biases is not None:
         values = values + groups.biases
@@ -172,7 +138,7 @@ def _iq4_xs(b: mx.array) -> Groups:
     return Groups(codes, scales[..., None])
 
 
-_DECODERS: Mapping[str, Callable[[mx.array], Groups]] = {
+_DECODERS: Mapping[Mode, Callable[[mx.array], Groups]] = {
     "q4_0": _q4_0,
     "q4_1": _q4_1,
     "q5_0": _q5_0,

@@ -69,7 +69,9 @@ class PackedLinear(Module):
         self.parts = tuple(parts)
         self.quantization = packed.quantization
         self.dense_rows = dense_rows
-        self.weight, self.scales = packed.weight, packed.scales
+        self.weight = packed.weight
+        if packed.scales is not None:
+            self.scales = packed.scales
         if packed.biases is not None:
             self.biases = packed.biases
         if bias is not None:
@@ -78,7 +80,7 @@ class PackedLinear(Module):
 
     @property
     def packed(self) -> Packed:
-        return Packed(self.weight, self.scales, self.get("biases"), self.quantization)
+        return Packed(self.weight, self.get("scales"), self.get("biases"), self.quantization)
 
     def __call__(self, x: mx.array) -> mx.array:
         if self.dense_rows is not None and x.size // x.shape[-1] >= self.dense_rows:
@@ -173,11 +175,21 @@ def packed_matmul(x: mx.array, packed: Packed) -> mx.array:
 
 def packed_gather(x: mx.array, index: mx.array, packed: Packed, *, ordered: bool) -> mx.array:
     """Rows x (..., 1, I), each through the matrix of ``index`` (...) in a stack: (..., 1, O)."""
-    q, weight, scales, biases = packed.quantization, packed.weight, packed.scales, packed.biases
+    q, weight, biases = packed.quantization, packed.weight, packed.biases
     if q.mode not in MLX_MODES:
-        return dispatch.gathered(x, index, q, weight, scales, biases)
+        return dispatch.gathered(x, index, q, weight, packed.scales, biases)
     return mx.gather_qmm(
-        x, weight, scales, biases, None, index, True, q.group_size, q.bits, q.mode, sorted_indices=ordered
+        x,
+        weight,
+        packed.group_scales,
+        biases,
+        None,
+        index,
+        True,
+        q.group_size,
+        q.bits,
+        q.mode,
+        sorted_indices=ordered,
     )
 
 

@@ -27,7 +27,8 @@ class Stack(Module):
         self._packing = weight.quantization if isinstance(weight, Packed) else None
         self.weight = weight.weight if isinstance(weight, Packed) else weight.array
         if isinstance(weight, Packed):
-            self.scales = weight.scales
+            if weight.scales is not None:
+                self.scales = weight.scales
             if weight.biases is not None:
                 self.biases = weight.biases
         if bias is not None:
@@ -40,7 +41,7 @@ class Stack(Module):
         """The matrices."""
         if self._packing is None:
             return Dense(self.weight)
-        return Packed(self.weight, self.scales, self.get("biases"), self._packing)
+        return Packed(self.weight, self.get("scales"), self.get("biases"), self._packing)
 
     def gather(self, x: mx.array, index: mx.array, *, ordered: bool) -> mx.array:
         """Rows x (..., 1, I) through the matrices of ``index`` (...); ``ordered``: the index ascends.
@@ -77,7 +78,7 @@ class Stack(Module):
             return x @ (stored.array.swapaxes(-1, -2) if transposed else stored.array)
         q = stored.quantization
         return mx.quantized_matmul(
-            x, stored.weight, stored.scales, stored.biases, transposed, q.group_size, q.bits, q.mode
+            x, stored.weight, stored.group_scales, stored.biases, transposed, q.group_size, q.bits, q.mode
         )
 
     def _expands(self, stored: Packed, rows: int) -> bool:

@@ -19,6 +19,10 @@ class Checkpoint(Protocol):
     def rounds_inputs(self) -> bool:
         """Whether what comes into a layer's matrices is rounded to 8 bits (BitNet)."""
 
+    @property
+    def keeps_blocks(self) -> bool:
+        """Whether matrices are to stay as they lie in the file, for kernels that read them so (GGUF)."""
+
     def names(self) -> Iterable[str]:
         """Stored names."""
 

@@ -1,6 +1,6 @@
-"""A GGUF file as a checkpoint: its tensors by their own names, repacked exactly where MLX has the type."""
+"""A GGUF file as a checkpoint: its tensors by their own names, as they lie there or repacked where MLX has the type."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,16 +8,21 @@ import mlx.core as mx
 
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Stored
+from macllm.quantization import Mode, Quantization
 from macllm.weights import gguf_types
 from macllm.weights.gguf_file import GGUFFile, GGUFTensor
 
 
 @dataclass(frozen=True)
 class GGUFCheckpoint:
-    """The tensors of one GGUF file (or of its parts). ``dtype`` is what scales and plain tensors come in."""
+    """The tensors of one GGUF file (or of its parts). ``dtype`` is what scales and plain tensors come in.
+
+    Matrices of the modes ``kept`` stay as they lie in the file.
+    """
 
     file: GGUFFile
     dtype: mx.Dtype = mx.float16
+    kept: Collection[Mode] = ()
 
     rounds_inputs: ClassVar[bool] = False
 
@@ -34,14 +39,30 @@ class GGUFCheckpoint:
     def nbytes(self, name: str) -> int:
         return self._tensor(name).nbytes
 
+    @property
+    def keeps_blocks(self) -> bool:
+        return any(self._kept(tensor) is not None for tensor in self.file.tensors.values())
+
     def placement(self, name: str) -> str:
-        return gguf_types.placement(self._tensor(name).type_name, self.dtype, self.dtype)
+        tensor = self._tensor(name)
+        if self._kept(tensor) is not None:
+            return gguf_types.KEPT
+        return gguf_types.placement(tensor.type_name, self.dtype, self.dtype)
 
     def read(self, name: str) -> Stored:
-        return gguf_types.read(self._tensor(name), scale_dtype=self.dtype, dense_dtype=self.dtype)
+        tensor = self._tensor(name)
+        mode = self._kept(tensor)
+        if mode is not None:
+            return gguf_types.read_blocks(tensor, mode)
+        return gguf_types.read(tensor, scale_dtype=self.dtype, dense_dtype=self.dtype)
 
     def read_dense(self, name: str, dtype: mx.Dtype) -> mx.array:
         return gguf_types.read_dense(self._tensor(name), dtype)
+
+    def _kept(self, tensor: GGUFTensor) -> Quantization | None:
+        """The mode in which a matrix stays as it is; None where it does not."""
+        mode = gguf_types.blocks(tensor.type_name) if len(tensor.shape) > 1 else None
+        return mode if mode is not None and mode.mode in self.kept else None
 
     def _tensor(self, name: str) -> GGUFTensor:
         if name not in self.file.tensors:

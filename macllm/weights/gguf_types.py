@@ -8,8 +8,9 @@ Repacked, codes untouched (QUANTIZATION.md, "GGUF into MLX"):
   scales, a relative error of 7e-4 with float16 ones.
 - MXFP4: MLX's mode ``mxfp4`` (the nibbles in another order).
 
-Everything else becomes a plain array. Work is done a few rows at a time straight from the mapped file into the
-result, on all cores, and the file's pages are given back at once: the peak is the result itself.
+Everything else becomes a plain array. Where a custom kernel multiplies a type, its matrices can also be kept as they
+lie in the file, byte for byte (:func:`read_blocks`). Work is done a few rows at a time straight from the mapped file
+into the result, on all cores, and the file's pages are given back at once: the peak is the result itself.
 """
 
 import os
@@ -24,13 +25,15 @@ import numpy.typing as npt
 
 from macllm.errors import CheckpointError
 from macllm.nn.stored import Dense, Packed, Stored
-from macllm.quantization import Quantization
+from macllm.quantization import BLOCKS, Quantization
 from macllm.weights.gguf_blocks import UNPACKED_TYPES, mxfp4, pack, unpack
 from macllm.weights.gguf_file import GGUFTensor
 
 Array: TypeAlias = npt.NDArray[Any]
 
-_AFFINE_BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "Q4_K": 4, "Q5_K": 5}
+_AFFINE_BITS = {
+    mode.upper(): each.affine_bits for mode, each in BLOCKS.items() if each.affine_bits is not None
+}
 _FLOAT32_SCALES = {"Q4_K", "Q5_K"}
 _GROUP = 32
 _PLAIN: dict[str, np.dtype[Any]] = {
@@ -45,6 +48,7 @@ _PLAIN: dict[str, np.dtype[Any]] = {
 }
 _STORED = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 _UNREADABLE = {"Q8_1", "Q8_K", "Q1_0"}  # never stored in model files, or without a decoder
+KEPT = "kept as it lies in the file"  # what becomes of blocks that a kernel reads
 _CHUNK = 1 << 18  # weights a step: few enough for the cache, enough to outweigh Python
 _MAX_THREADS = 8
 
@@ -111,6 +115,22 @@ def read_dense(tensor: GGUFTensor, dtype: mx.Dtype = mx.float32) -> mx.array:
 
     _in_chunks(tensor, convert)
     return _typed(result, dtype).reshape(tensor.shape)
+
+
+def blocks(type_name: str) -> Quantization | None:
+    """The mode in which matrices of a type are kept as they lie in the file; None where there is none."""
+    return Quantization.of_blocks(type_name.lower())
+
+
+def read_blocks(tensor: GGUFTensor, mode: Quantization) -> Packed:
+    """The tensor's own bytes: uint8 (..., O, row bytes)."""
+    result, out = _allocate((tensor.rows, tensor.nbytes // tensor.rows), mx.uint8)
+
+    def copy(start: int, stop: int) -> None:
+        out[start:stop] = tensor.data(start, stop)
+
+    _in_chunks(tensor, copy)
+    return Packed(result.reshape(*tensor.shape[:-1], -1), None, None, mode)
 
 
 def _name(dtype: mx.Dtype) -> str:

@@ -1,7 +1,7 @@
 """A model on disk, whatever its format: config, names, weights, and where its tokenizer comes from."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from macllm import fit
 from macllm.errors import ConfigError, SourceError, TokenizerError
 from macllm.families import is_native, spec_from_config
-from macllm.quantization import TERNARY, Quantization, QuantizationPlan
+from macllm.quantization import TERNARY, Mode, Quantization, QuantizationPlan
 from macllm.spec import ModelSpec
 from macllm.weights.names import Naming, hugging_face
 
@@ -116,7 +116,7 @@ class ModelFiles:
     def stored_formats(self) -> dict[str, Quantization | None]:
         """The packing in memory of each quantizable tensor by canonical name: by the files, else as :meth:`formats`.
 
-        Raises CheckpointError for files that cannot be read.
+        A GGUF's blocks are taken as kept. Raises CheckpointError for files that cannot be read.
         """
         read = self._packing_of_stored()
         if read is None:
@@ -131,18 +131,25 @@ class ModelFiles:
     def _packing_of_stored(self) -> Callable[[str], Quantization | None] | None:
         """Tells it of a tensor by its stored name; None where there are no weights."""
         if self.gguf is not None:
-            from macllm.weights.gguf_types import packing
+            from macllm.weights import gguf_types
 
-            tensors = self.gguf.tensors
-            return lambda name: packing(tensors[name].type_name) if len(tensors[name].shape) > 1 else None
+            types = {
+                name: tensor.type_name if len(tensor.shape) > 1 else ""
+                for name, tensor in self.gguf.tensors.items()
+            }
+            return lambda name: gguf_types.blocks(types[name]) or gguf_types.packing(types[name])
         return self.folder_checkpoint().quantization if any(self.path.glob("*.safetensors")) else None
 
-    def checkpoint(self, dtype: "mx.Dtype") -> "Checkpoint":
-        """The weights; ``dtype`` is what a GGUF's scales and plain tensors come in. Raises CheckpointError."""
+    def checkpoint(self, dtype: "mx.Dtype", kept: Collection[Mode] = ()) -> "Checkpoint":
+        """The weights. Raises CheckpointError.
+
+        Of a GGUF, ``dtype`` is what scales and plain tensors come in, and matrices of the modes ``kept`` stay as
+        they lie in the file.
+        """
         if self.gguf is not None:
             from macllm.weights.gguf_checkpoint import GGUFCheckpoint
 
-            return GGUFCheckpoint(self.gguf, dtype)
+            return GGUFCheckpoint(self.gguf, dtype, kept)
         return self.folder_checkpoint()
 
     def folder_checkpoint(self) -> "SafetensorsCheckpoint":

@@ -116,7 +116,7 @@ class CheckpointParameters:
         if tensor.quantization.mode != "affine" or tensor.biases is None:
             return tensor
         # the kernels want scales of the activations' type
-        return replace(tensor, scales=tensor.scales.astype(dtype), biases=tensor.biases.astype(dtype))
+        return replace(tensor, scales=tensor.group_scales.astype(dtype), biases=tensor.biases.astype(dtype))
 
 
 def check_tensors(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming) -> None:

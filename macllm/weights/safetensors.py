@@ -54,6 +54,7 @@ class SafetensorsCheckpoint:
     """The weights of a model folder."""
 
     rounds_inputs = False
+    keeps_blocks = False
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Reads the headers. Raises CheckpointError naming the file that is missing, truncated or damaged."""

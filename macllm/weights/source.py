@@ -192,7 +192,7 @@ class Source:
         tensor = self.checkpoint.read(stored)  # not evaluated: an error, or a packed matrix's type
         assert isinstance(tensor, Packed)
         affine = tensor.quantization.mode == "affine"
-        return tensor.scales.dtype if affine else self._dtype_of("norm.weight")
+        return tensor.group_scales.dtype if affine else self._dtype_of("norm.weight")
 
     def _formed(self, name: str, part: Stored, packing: Quantization | None) -> Stored:
         dtype = self.dtype_of(name)
@@ -201,9 +201,8 @@ class Source:
                 return part.grouped()
             if packing.mode != "affine" or part.biases is None:
                 return part
-            return replace(
-                part, scales=self._cast(name, part.scales, dtype), biases=self._cast(name, part.biases, dtype)
-            )
+            wide = [self._cast(name, array, dtype) for array in (part.group_scales, part.biases)]
+            return replace(part, scales=wide[0], biases=wide[1])
         values = part.dequantize(mx.float32) if isinstance(part, Packed) else part.array
         values = self._cast(name, values, dtype)
         if packing is None:
