@@ -9,7 +9,7 @@ from macllm.units import size
 if TYPE_CHECKING:
     from macllm.kernels.roofline import Choice, Roofline
 
-HEADS = {"stored": "as is", "8": "8-bit", "4": "4-bit", "nf4": "nf4"}
+HEADS = {"stored": "as is", "8": "8-bit", "4": "4-bit", "nf4": "nf4", "q4_k_m": "Q4_K_M"}
 WIDTH = 80
 NOTE = (
     "Bounds, not forecasts: every weight that a token is multiplied by and every key and value in view comes from"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from macllm.kernels.chips import CHIPS, Chip
 from macllm.kernels.cost import Cost, Formats, Setting, prefill, step
 from macllm.quantization import Quantization
-from macllm.spec import ModelSpec
+from macllm.spec import MLP, Attention, ModelSpec, TensorSpec
 
 STORED = "stored"  # the weights as they are
+Q4_K_M = "q4_k_m"
 CHOICES: Mapping[str, Quantization] = {
     "8": Quantization(8, 64),
     "4": Quantization(4, 64),
@@ -53,6 +54,9 @@ class Roofline:
 def roofline(spec: ModelSpec, stored: Formats, context: int) -> Roofline:
     """The bounds of all chips, with the weights as ``stored`` and as they might be."""
     formats = {STORED: stored} | {name: quantized(spec, packing) for name, packing in CHOICES.items()}
+    mix = q4_k_m(spec)
+    if mix is not None:
+        formats[Q4_K_M] = mix
     choices = tuple(_choice(spec, name, each, context) for name, each in formats.items())
     prompt = prefill(spec, stored, context)
     return Roofline(context, choices, tuple(_bounds(choices, prompt)))
@@ -65,6 +69,34 @@ def quantized(spec: ModelSpec, packing: Quantization) -> Formats:
         for tensor in spec.tensors()
         if tensor.quantizable
     }
+
+
+def q4_k_m(spec: ModelSpec) -> Formats | None:
+    """The mix of GGUF blocks that llama.cpp calls so, of a dense model of attention; None: of others it is another.
+
+    Values and the last projection have more bits in the first and last eighth of the layers and in every third
+    between, the head has them too; rows that are no whole blocks of 256 take the next blocks of 32.
+    """
+    dense = all(
+        isinstance(layer.mixer, Attention) and isinstance(layer.channel, MLP) for layer in spec.layers
+    )
+    if not dense:
+        return None
+    return {tensor.name: _in_q4_k_m(spec, tensor) for tensor in spec.tensors() if tensor.quantizable}
+
+
+def _in_q4_k_m(spec: ModelSpec, tensor: TensorSpec) -> Quantization | None:
+    head = tensor.name == ("embed.weight" if spec.tied else "head.weight")
+    sensitive = tensor.name.endswith((".mixer.v.weight", ".channel.down.weight"))
+    more = head or (sensitive and _more_bits(int(tensor.name.split(".")[1]), len(spec.layers)))
+    if tensor.shape[-1] % 256 == 0:
+        return Quantization.of_blocks("q6_k" if more else "q4_k")
+    return Quantization.of_blocks("q8_0" if more else "q5_0") if tensor.shape[-1] % 32 == 0 else None
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
 def _choice(spec: ModelSpec, name: str, formats: Formats, context: int) -> Choice:

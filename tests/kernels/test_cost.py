@@ -21,6 +21,7 @@ from macllm.kernels.cost import (
     step,
 )
 from macllm.kernels.launches import launches
+from macllm.kernels.roofline import q4_k_m
 from macllm.quantization import BLOCKS, Quantization
 from macllm.spec import (
     MLP,
@@ -296,3 +297,43 @@ def test_nf4_of_llama_against_expanding_it() -> None:
     assert rates(mlxs) == [3.5, 8.1, 11.8, 16.1, 24.2]
     assert mlxs.total.moved_bytes / ours.total.moved_bytes == pytest.approx(8.75, abs=0.02)
     assert ours.weights.read_bytes / affine.weights.read_bytes == pytest.approx(0.918, abs=1e-3)
+
+
+def test_q4_k_m_of_llama_as_it_lies_and_repacked() -> None:
+    """KERNELS counts more bits in 12 of the 32 layers (4.55 GB); by llama.cpp's rule it is 16.
+
+    Repacked it says 5.33 GB, with Q6_K in 9 bits; the loader expands Q6_K to 16, which is 6.80.
+    """
+    spec = real("llama-3.1-8b")
+    formats = q4_k_m(spec)
+    assert formats is not None
+    six = {name for name, each in formats.items() if each == Quantization.of_blocks("q6_k")}
+    layers = [int(name.split(".")[1]) for name in sorted(six) if name.endswith(".v.weight")]
+    assert sorted(layers) == [*range(4), *range(6, 28, 3), *range(28, 32)]
+    ours, mlxs = (step(spec, formats, 1, setting=Setting(way=way)) for way in ("kernels", "mlx"))
+    assert ours.weights.read_bytes == pytest.approx(4.617e9, rel=1e-4)
+    assert mlxs.weights.read_bytes == pytest.approx(6.797e9, rel=1e-4)
+    assert 16 * ours.weights.read_bytes / ours.weights.operations == pytest.approx(4.92, abs=0.005)
+    assert rates(ours) == [26.0, 59.1, 86.6, 118.3, 177.4]
+    assert rates(mlxs) == [17.7, 40.2, 58.8, 80.3, 120.5]
+    few = {
+        name: Quantization.of_blocks("q4_k")
+        if name in six and name.split(".")[1] in ("6", "12", "18", "24")
+        else each
+        for name, each in formats.items()
+    }
+    assert step(spec, few, 1).weights.read_bytes == pytest.approx(4.55e9, rel=1e-3)
+    nine = {name: Quantization(8, 32) if name in six else Quantization(4, 32) for name in few}
+    nine |= {name: Quantization(4, 32) for name in six if few[name] != formats[name]}
+    assert step(spec, nine, 1).weights.read_bytes == pytest.approx(5.33e9, rel=1e-3)
+
+
+def test_the_mix_is_told_of_dense_models_only() -> None:
+    assert q4_k_m(real("qwen3-30b-a3b")) is None
+    assert q4_k_m(real("mamba2-130m-hf")) is None
+    tied = q4_k_m(real("qwen3-0.6b"))
+    assert tied is not None
+    assert tied["embed.weight"] == Quantization.of_blocks("q6_k")
+    narrow = q4_k_m(real("smollm2-135m"))  # 576 wide
+    assert narrow is not None
+    assert narrow["layers.0.mixer.q.weight"] == Quantization.of_blocks("q5_0")
