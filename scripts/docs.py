@@ -15,9 +15,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,7 @@ _BOUNDED = (
     "gemma-3-1b-it",
 )  # dense, experts, sliding windows
 _CONTEXTS = (1024, 32768)
+_BANDWIDTHS = (120, 273, 400, 546, 819)  # GB/s: M4, M4 Pro, M3 Max, M4 Max, M3 Ultra
 _PLACES = {
     "chat": ("Anywhere", "Esc first closes what is open: a drawer, a list, a notice."),
     "prompt": ("In the prompt", "Other keys edit the text as in every terminal editor field."),
@@ -86,35 +88,83 @@ def families() -> str:
 
 
 def roofline() -> str:
-    """``docs/roofline.md``: the most tokens a second of some models on every chip, and where its bandwidth is from."""
-    from macllm.families import spec_from_config
+    """``docs/roofline.md``: the most tokens a second, of some models on every chip, and by whose kernels."""
+    short, long = (f"{context:,}" for context in _CONTEXTS)
+    chips_note = (
+        "The most tokens a second that memory allows in decoding, with every matrix in 4 bits (affine, groups of\n"
+        f"64), at {short} and at {long} tokens of context. `macllm explain MODEL --roofline` shows the same of any\n"
+        "model, as its weights are and in other formats; `macllm bench` says which share of it this machine reaches.\n"
+    )
+    ways_note = (
+        "The same of Llama-3.1-8B by memory bandwidth: what macllm's own kernels multiply as it lies, beside what\n"
+        "must be done for MLX's kernels. They have no NF4, which is expanded to 16 bits at each use. GGUF blocks are\n"
+        "held in affine groups of 32 where those hold the codes, else in 16 bits. Their fused attention takes plain\n"
+        "keys and values: quantized ones are expanded for it (mlx-lm makes two quantized products instead, which\n"
+        "move the scores of all heads in place of the copy). Weights are without a context, keys and values at\n"
+        f"{long} tokens beside weights in 4 bits.\n"
+    )
+    parts = [NOTE, "# How fast a model can be\n", chips_note, _chips_table(), "## Whose kernels\n", ways_note]
+    return "\n".join([*parts, _ways_table()])
+
+
+def _chips_table() -> str:
     from macllm.kernels.chips import CHIPS
     from macllm.kernels.cost import step
     from macllm.kernels.roofline import CHOICES, quantized
 
     costs = []
-    for name in _BOUNDED:
-        config = json.loads((ROOT / "tests" / "configs" / f"{name}.json").read_text(encoding="utf-8"))
-        spec = spec_from_config(config)
+    for spec in map(_real_spec, _BOUNDED):
         costs.append([step(spec, quantized(spec, CHOICES["4"]), context) for context in _CONTEXTS])
     rows = []
     for chip in CHIPS:
-        cells = (
-            f"{each[0].tokens_per_s(chip.bandwidth_gb_s):.0f}, {each[1].tokens_per_s(chip.bandwidth_gb_s):.0f}"
-            for each in costs
-        )
-        label = f"{chip.name}, {chip.gpu_cores} cores | {chip.bandwidth_gb_s:g} GB/s"
-        rows.append(f"| {label} | {' | '.join(cells)} | {chip.source} |")
-    short, long = (f"{context:,}" for context in _CONTEXTS)
-    note = (
-        "The most tokens a second that memory allows in decoding, with every matrix in 4 bits (affine, groups of\n"
-        f"64), at {short} and at {long} tokens of context. `macllm explain MODEL --roofline` shows the same of any\n"
-        "model, as its weights are and in other formats; `macllm bench` says which share of it this machine reaches.\n"
-    )
-    columns = ["chip", "memory", *_BOUNDED, "bandwidth according to"]
-    rule = ["---", *["--:"] * (len(columns) - 2), "---"]
-    head = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule))
-    return "\n".join([NOTE, "# How fast a model can be\n", note, head, *rows]) + "\n"
+        cells = [
+            ", ".join(f"{cost.tokens_per_s(chip.bandwidth_gb_s):.0f}" for cost in each) for each in costs
+        ]
+        label = f"{chip.name}, {chip.gpu_cores} cores"
+        rows.append([label, f"{chip.bandwidth_gb_s:g} GB/s", *cells, chip.source])
+    return _table(["chip", "memory", *_BOUNDED, "bandwidth according to"], rows, plain=(0, len(_BOUNDED) + 2))
+
+
+def _ways_table() -> str:
+    from macllm.kernels.cost import Formats, Setting, Way, step
+    from macllm.kernels.roofline import CHOICES, q4_k_m, quantized
+    from macllm.quantization import Quantization
+
+    spec = _real_spec("llama-3.1-8b")
+    four, nf4 = (quantized(spec, CHOICES[name]) for name in ("4", "nf4"))
+    wanted: list[tuple[str, Formats, Quantization | None, str]] = [
+        ("affine 4-bit", four, None, ""),
+        ("NF4", nf4, None, "expanded"),
+        ("Q4_K_M", q4_k_m(spec) or {}, None, "repacked"),
+        ("16-bit K/V", four, None, ""),
+        ("8-bit K/V", four, Quantization(8, 64), "expanded"),
+        ("4-bit K/V", four, Quantization(4, 64), "expanded"),
+    ]
+    rows = []
+    for name, formats, kv, otherwise in wanted:
+        context = _CONTEXTS[1] if name.endswith("K/V") else 1
+        ways: list[tuple[str, Way]] = [
+            (name, "kernels"),
+            *([(f"{name}, {otherwise}", "mlx")] if otherwise else []),
+        ]
+        for label, way in ways:
+            cost = step(spec, formats, context, setting=Setting(kv=kv, way=way))
+            bits = 16 * cost.weights.moved_bytes / cost.weights.operations
+            rates = [f"{cost.tokens_per_s(bandwidth):.1f}" for bandwidth in _BANDWIDTHS]
+            rows.append([label, f"{bits:.2f}", f"{cost.total.moved_bytes / 1e9:.2f} GB", *rates])
+    return _table(["", "bits moved a weight", "a token", *(f"{each} GB/s" for each in _BANDWIDTHS)], rows)
+
+
+def _real_spec(name: str) -> Any:
+    from macllm.families import spec_from_config
+
+    return spec_from_config(json.loads((ROOT / "tests" / "configs" / f"{name}.json").read_text("utf-8")))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], plain: Sequence[int] = (0,)) -> str:
+    """A table whose columns are flush right, but for ``plain`` ones."""
+    rule = ["---" if column in plain else "--:" for column in range(len(heads))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *rows))
 
 
 def readme() -> str:

@@ -15,8 +15,9 @@ from macllm.quantization import MLX_MODES, Quantization
 from macllm.spec import Attention, KeyValues, LatentAttention, Layer, ModelSpec, MoE, State, TensorSpec
 
 Formats: TypeAlias = Mapping[str, Quantization | None]
-# "kernels": every format is multiplied as it lies. "mlx": by what MLX itself has, which is affine and the mx and nv
-# modes; GGUF blocks are repacked at load, NF4 and quantized keys and values are expanded at each use.
+# "kernels": every format is multiplied as it lies. "mlx": as MLX's own kernels need it, which multiply affine and the
+# mx and nv modes: GGUF blocks are repacked at load, NF4 is expanded at each use, and so are quantized keys and values,
+# since fused attention takes plain ones.
 Way: TypeAlias = Literal["kernels", "mlx"]
 
 KERNEL_ROWS = 8  # of input, up to which custom kernels multiply; more rows take the matrix expanded

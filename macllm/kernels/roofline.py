@@ -72,7 +72,8 @@ def quantized(spec: ModelSpec, packing: Quantization) -> Formats:
 
 
 def q4_k_m(spec: ModelSpec) -> Formats | None:
-    """The mix of GGUF blocks that llama.cpp calls so, of a dense model of attention; None: of others it is another.
+    """The mix of GGUF blocks that llama.cpp calls so, of a dense model whose q, k and v lie apart; of
+    others it is another (None for experts and recurrences).
 
     Values and the last projection have more bits in the first and last eighth of the layers and in every third
     between, the head has them too; rows that are no whole blocks of 256 take the next blocks of 32.

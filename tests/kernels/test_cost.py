@@ -284,6 +284,16 @@ def test_keys_and_values_of_llama_at_32k(kv: Quantization | None, gigabytes: flo
     assert cost.cache.read_bytes / 1e9 == pytest.approx(gigabytes, abs=0.006)
 
 
+@pytest.mark.parametrize(("bits", "faster"), [(8, 1.31), (4, 1.57)])
+def test_quantized_keys_and_values_of_llama_beside_plain_ones(bits: int, faster: float) -> None:
+    spec = real("llama-3.1-8b")
+    formats = in_format(spec, Quantization(4, 64))
+    packed = step(spec, formats, 32768, setting=Setting(kv=Quantization(bits, 64)))
+    assert packed.tokens_per_s(100) / step(spec, formats, 32768).tokens_per_s(100) == pytest.approx(
+        faster, abs=5e-3
+    )
+
+
 def test_nf4_of_llama_against_expanding_it() -> None:
     """KERNELS: 4.13 bits a weight, 8 % less than affine, 8.8 times less than dequantizing each time."""
     spec = real("llama-3.1-8b")
