@@ -87,6 +87,36 @@ def families() -> str:
     return "\n".join([NOTE, "# Architectures\n", note, head, *rows]) + "\n"
 
 
+_KERNEL_CHECK = """
+`macllm kernels check` runs the Metal text of the custom kernels on the CPU: the text that MLX itself would hand to
+Apple's compiler, compiled by clang 19 as C++ with stand-ins for Metal's library, each thread of the GPU a fiber. It
+needs no Mac, only clang (Debian: `apt-get install clang-19 libclang-rt-19-dev`).
+
+- **fast** finds wrong numbers (against float64), touches outside of a buffer on both sides, elements that are never
+  written, results that depend on the order of threads, barriers that not all threads reach, and more than 32 KB of
+  threadgroup memory. It runs all cases of a kernel, the others its edges.
+- **lint** finds what Metal's language forbids and C++ does not: pointers into the wrong address space, double, a
+  bfloat from a float without a cast.
+- **address** finds touches outside of an array on the stack or in threadgroup memory, misaligned loads, and shifts
+  and overflows that have no defined result.
+- **thread** finds two threads that touch one place, one of them writing, without a barrier between.
+- **memory** finds numbers that come from what was never written.
+
+It cannot see speed, registers, or what Apple's compiler makes of the text: those are for `macllm doctor` on a Mac.
+
+Would it find a bug? Each of these is planted into a kernel in a test (`tests/metal`), and must be reported by the
+build named. The kernels `small_...` are the tests' own: they use what no kernel of macllm's does.
+""".lstrip()
+
+
+def kernel_check() -> str:
+    """``docs/kernel-check.md``: how kernels are proven without a Mac, and the bugs that are planted to see whether."""
+    sys.path.insert(0, str(ROOT / "tests" / "metal"))
+    from mutants import page
+
+    return "\n".join([NOTE, "# How custom kernels are checked\n", _KERNEL_CHECK, page()])
+
+
 def roofline() -> str:
     """``docs/roofline.md``: the most tokens a second, of some models on every chip, and by whose kernels."""
     short, long = (f"{context:,}" for context in _CONTEXTS)
@@ -241,6 +271,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "families.md": families,
     "keys.md": keys,
     "roofline.md": roofline,
+    "kernel-check.md": kernel_check,
     "../README.md": readme,
 }
 

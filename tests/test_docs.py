@@ -35,7 +35,16 @@ def docs() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", ["commands.md", "catalogue.md", "families.md", "keys.md", "roofline.md", "../README.md"]
+    "name",
+    [
+        "commands.md",
+        "catalogue.md",
+        "families.md",
+        "keys.md",
+        "roofline.md",
+        "kernel-check.md",
+        "../README.md",
+    ],
 )
 def test_generated_pages_are_up_to_date(docs: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")

@@ -110,6 +110,11 @@ def test_an_installed_wheel_carries_the_catalogue_and_the_command(tmp_path: Path
     assert len(models) >= 15
     assert {f"macllm/catalogue/{name}" for name in models} <= packed
     assert "macllm/py.typed" in packed
+    # what runs kernels, and what checks them
+    kernels = [
+        path for path in (ROOT / "macllm" / "kernels").rglob("*") if path.suffix in (".metal", ".h", ".cpp")
+    ]
+    assert {str(path.relative_to(ROOT)) for path in kernels} <= packed
     assert not [name for name in packed if name.startswith(("tests/", "bench/", "models/"))]
 
     uv("venv", "--python", sys.executable, str(tmp_path / "venv"))

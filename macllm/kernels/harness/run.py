@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import mlx.core as mx
 import numpy as np
@@ -41,13 +40,13 @@ def runner(build: str = "fast") -> Runner:
 
 def outcomes(launches: Sequence[Launch], build: str = "fast") -> list[Outcome]:
     """What becomes of each launch. Those of one body share a program: its text is compiled once for all."""
+    places: dict[Body, list[int]] = {}
+    for place, launch in enumerate(launches):
+        places.setdefault(launch.body, []).append(place)
     found: dict[int, Outcome] = {}
-    order = sorted(range(len(launches)), key=lambda i: launches[i].body.name)
-    for _, same in groupby(order, key=lambda i: launches[i].body.name):
-        places = list(same)
-        of_body = _of_one_body([launches[i] for i in places], build)
-        found |= zip(places, of_body, strict=True)
-    return [found[i] for i in range(len(launches))]
+    for same in places.values():
+        found |= zip(same, _of_one_body([launches[place] for place in same], build), strict=True)
+    return [found[place] for place in range(len(launches))]
 
 
 def _of_one_body(launches: Sequence[Launch], build: str) -> list[Outcome]:
