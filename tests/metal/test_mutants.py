@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from mutants import MUTANTS, Mutant
+from mutant import Mutant
+from mutants import MUTANTS
 from small_kernels import SMALL, with_text
 
 from macllm.kernels.harness.check import check, check_cases, edges

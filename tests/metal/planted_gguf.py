@@ -1,0 +1,140 @@
+"""Bugs for the kernels of GGUF's blocks."""
+
+from mutant import BARRIER, OUTSIDE, RACE, UNINITIALISED, UNWRITTEN, WRONG, Mutant
+
+MUTANTS = (
+    Mutant(
+        "q4_k_matvec",
+        "the high halves of the bytes come first",
+        "found.codes[0] = first &",
+        "found.codes[0] = (first >> 4) &",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q4_k_matvec",
+        "minimums are added, not taken away",
+        "-block_half(both >> 16)",
+        "block_half(both >> 16)",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q4_k_matvec",
+        "the top bits of a scale are taken from the wrong place",
+        "(low >> 2) & 0x3030u",
+        "(low >> 4) & 0x3030u",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q4_k_matvec",
+        "the later scales are read as the early ones",
+        "quarter < 2",
+        "quarter < 3",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q4_k_matvec",
+        "codes are read over the scales",
+        "block + 16 + 8 * part",
+        "block + 12 + 8 * part",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q4_k_matvec", "a minimum meets the sum of the other half", "totals[h];", "totals[0];", "fast", WRONG
+    ),
+    Mutant(
+        "q4_k_matvec",
+        "the index of the matrix is ignored",
+        "index[input]",
+        "index[0]",
+        "fast",
+        WRONG,
+        label="of a stack",
+    ),
+    Mutant(
+        "q4_k_matvec",
+        "rows past the last are read",
+        "first + r < N ? first + r : N - 1",
+        "first + r",
+        "fast",
+        OUTSIDE,
+        label="odd count of outputs",
+    ),
+    Mutant(
+        "q6_k_matvec",
+        "the upper bits are one place too low",
+        "(bits & 0x03030303u) << 4",
+        "(bits & 0x03030303u) << 3",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q6_k_matvec", "a scale of scales from two bytes before", "block + 208", "block + 206", "fast", WRONG
+    ),
+    Mutant(
+        "q6_k_matvec",
+        "signed scales are read as unsigned",
+        "const device int8_t* factors = (const device int8_t*)",
+        "const device uint8_t* factors = (const device uint8_t*)",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q6_k_matvec",
+        "a whole word is read at an even address",
+        "block_word_of_pairs(codes),",
+        "block_word(codes),",
+        "address",
+        "misaligned",
+    ),
+    Mutant("q5_0_matvec", "the fifth bits of other codes", "fifths >> 16", "fifths >> 8", "fast", WRONG),
+    Mutant(
+        "q5_0_matvec",
+        "a block that is two bytes too long",
+        "BLOCK_BYTES = 22",
+        "BLOCK_BYTES = 24",
+        "fast",
+        OUTSIDE,
+    ),
+    Mutant("q8_0_matvec", "signed codes are read as unsigned", " ^ 0x80808080u", "", "fast", WRONG),
+    Mutant(
+        "q3_k_matvec",
+        "the third bit is one place too low",
+        "(thirds & 0x01010101u) << 2",
+        "(thirds & 0x01010101u) << 1",
+        "fast",
+        WRONG,
+    ),
+    Mutant(
+        "q2_k_dequantize",
+        "eight neighbours and the eight after them",
+        "i / 8 * BLOCK_APART] = T",
+        "i / 8 * 8] = T",
+        "fast",
+        UNWRITTEN,
+    ),
+    Mutant(
+        "q4_k_dequantize",
+        "the last of eight weights is left",
+        "i < 16; i++) {\n      const uint code = (found.codes[i / 4]",
+        "i < 15; i++) {\n      const uint code = (found.codes[i / 4]",
+        "fast",
+        UNWRITTEN,
+    ),
+    Mutant(
+        "q4_0_dequantize",
+        "codes are taken as if none were negative",
+        "BLOCK_OFFSET = 8",
+        "BLOCK_OFFSET = 0",
+        "fast",
+        WRONG,
+    ),
+    Mutant("iq4_nl_matvec", "the barrier after the table is missing", BARRIER, "", "thread", RACE),
+    Mutant(
+        "iq4_nl_matvec", "a quarter of the table is not filled", "t < 16", "t < 12", "memory", UNINITIALISED
+    ),
+)
