@@ -13,7 +13,6 @@ from macllm.backend import Backend, check_fits
 from macllm.nn.stored import DTYPES
 from macllm.weights import foreign_model
 from macllm.weights.model_files import ModelFiles
-from macllm.weights.safetensors import read_headers
 
 
 class ForeignCache:
@@ -92,7 +91,7 @@ def load_fallback(
     ``progress`` is told bytes in memory and bytes of all parameters; what it raises ends the load.
     """
     foreign_model.refuse_unknown(files)
-    weights = sum(entry.nbytes for entry in read_headers(files.path).values())  # names what is not whole
+    weights = sum(entry.nbytes for entry in files.headers.entries.values())  # names what is not whole
     check_fits(weights, str(files.path), backend)
     model, _ = foreign_model.load(files)
     dtype = DTYPES[backend.dtype]

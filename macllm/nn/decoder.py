@@ -146,7 +146,7 @@ class Decoder(Module):
     def _embedded(self, tokens: mx.array, step: Step) -> mx.array:
         x = self.embed(tokens)
         if self.spec.embed_scale is not None:
-            x = x * mx.array(self.spec.embed_scale, x.dtype)
+            x = x * self.spec.embed_scale  # in the type of x
         if self.spec.positions is not None:
             x = x + self.positions(step.positions)
         return self.embed_norm(x) if self.spec.embed_norm is not None else x

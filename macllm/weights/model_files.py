@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from macllm.tokenizer.base import Tokenizer
     from macllm.weights.checkpoint import Checkpoint
     from macllm.weights.gguf_file import GGUFFile
-    from macllm.weights.safetensors import SafetensorsCheckpoint
+    from macllm.weights.safetensors import Headers, SafetensorsCheckpoint
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,14 @@ class ModelFiles:
             return gguf_naming(self.spec, self.gguf.metadata["general.architecture"], self.gguf.tensors)
         if not any(self.path.glob("*.safetensors")):
             return hugging_face(self.spec)
-        from macllm.weights.safetensors import folder_form, read_headers
+        return hugging_face(self.spec, self.headers.form, self.headers.entries)
 
-        return hugging_face(self.spec, folder_form(self.path), read_headers(self.path))
+    @cached_property
+    def headers(self) -> "Headers":
+        """What the headers of a folder's weights say. Raises CheckpointError where they are not whole."""
+        from macllm.weights.safetensors import read_headers
+
+        return read_headers(self.path)
 
     def formats(self) -> dict[str, Quantization | None]:
         """The packing of each quantizable tensor of a folder by canonical name, known from the config alone.
@@ -158,8 +163,8 @@ class ModelFiles:
         from macllm.weights.ternary import TernaryCheckpoint
 
         if self.plan.ternary is not None and self.native:
-            return TernaryCheckpoint(self.path, self.config, self.plan.ternary, self.spec, self.naming)
-        return SafetensorsCheckpoint(self.path, self.config)
+            return TernaryCheckpoint(self.path, self.config, self.plan.ternary, self.spec, self.naming, self.headers)
+        return SafetensorsCheckpoint(self.path, self.config, self.headers)
 
     def tokenizer(self) -> "Tokenizer":
         """Raises TokenizerError where it is missing or unreadable."""

@@ -50,17 +50,28 @@ class Entry:
     nbytes: int
 
 
+@dataclass(frozen=True)
+class Headers:
+    """What the headers of a folder's weight files say."""
+
+    entries: Mapping[str, Entry]  # by stored name
+    form: Form  # whose layout the folder has: MLX's tools say so in their files' metadata
+
+
 class SafetensorsCheckpoint:
     """The weights of a model folder."""
 
     rounds_inputs = False
     keeps_blocks = False
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        """Reads the headers. Raises CheckpointError naming the file that is missing, truncated or damaged."""
+    def __init__(self, folder: Path, config: Mapping[str, Any], headers: Headers | None = None) -> None:
+        """Reads the headers where it is not given them.
+
+        Raises CheckpointError naming the file that is missing, truncated or damaged.
+        """
         self.folder = folder
         self.plan = QuantizationPlan.from_config(config, str(folder / "config.json"))
-        self._entries = read_headers(folder)
+        self._entries = (headers or read_headers(folder)).entries
         self._loaded: dict[Path, dict[str, mx.array]] = {}
 
     @property
@@ -186,25 +197,15 @@ class SafetensorsCheckpoint:
                 )
 
 
-def read_headers(folder: Path) -> dict[str, Entry]:
-    """The tensors of all the folder's weight files; raises CheckpointError for one that is missing or not whole."""
+def read_headers(folder: Path) -> Headers:
+    """Those of all the folder's weight files; raises CheckpointError for one that is missing or not whole."""
     entries: dict[str, Entry] = {}
+    forms: list[Form] = []
     for file in _files(folder):
-        entries |= _read_header(file)
-    return entries
-
-
-def folder_form(folder: Path) -> Form:
-    """Whose layout the folder has: MLX's tools say so in their files' metadata."""
-    with _files(folder)[0].open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= _HEADER_LIMIT:
-            return "hub"  # not a whole file: whoever reads it says so
-        start = stream.read(length)
-    try:
-        return "mlx" if json.loads(start)["__metadata__"]["format"] == "mlx" else "hub"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "hub"
+        found, form = _read_header(file)
+        entries |= found
+        forms.append(form)
+    return Headers(entries, forms[0])
 
 
 def _files(folder: Path) -> list[Path]:
@@ -232,7 +233,7 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read_header(file: Path) -> dict[str, Entry]:
+def _read_header(file: Path) -> tuple[dict[str, Entry], Form]:
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
@@ -242,7 +243,7 @@ def _read_header(file: Path) -> dict[str, Entry]:
         raw = stream.read(length)
     try:
         header = json.loads(raw)
-        header.pop("__metadata__", None)
+        metadata = header.pop("__metadata__", None)
         entries = {name: _entry(file, value) for name, value in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{file}: its header cannot be read; {_REMEDY}") from None
@@ -254,7 +255,8 @@ def _read_header(file: Path) -> dict[str, Entry]:
             raise CheckpointError(
                 f"{file}: it ends inside tensor {name!r} ({size} of {8 + length + end} bytes are there); {_REMEDY}"
             )
-    return {name: entry for name, (entry, _) in entries.items()}
+    form: Form = "mlx" if isinstance(metadata, dict) and metadata.get("format") == "mlx" else "hub"
+    return {name: entry for name, (entry, _) in entries.items()}, form
 
 
 def _entry(file: Path, value: Mapping[str, Any]) -> tuple[Entry, int]:

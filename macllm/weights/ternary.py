@@ -15,7 +15,7 @@ from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import TERNARY, Quantization, Ternary
 from macllm.spec import ModelSpec
 from macllm.weights.names import Naming
-from macllm.weights.safetensors import SafetensorsCheckpoint
+from macllm.weights.safetensors import Headers, SafetensorsCheckpoint
 
 _IN_BYTE, _IN_WORD = 4, 16  # weights of two bits
 _SMALLEST = 1e-5  # mean magnitude, as transformers bounds it
@@ -27,10 +27,16 @@ class TernaryCheckpoint(SafetensorsCheckpoint):
     rounds_inputs = True
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], ternary: Ternary, spec: ModelSpec, naming: Naming
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        ternary: Ternary,
+        spec: ModelSpec,
+        naming: Naming,
+        headers: Headers,
     ) -> None:
         """Raises CheckpointError also for a model with other matrices than those of linear layers."""
-        super().__init__(folder, config)
+        super().__init__(folder, config, headers)
         self._ternary = ternary
         tensors = list(spec.tensors())
         other = next((tensor for tensor in tensors if tensor.kind in ("stack", "router", "vector")), None)

@@ -15,7 +15,7 @@ from macllm.spec import ModelSpec
 from macllm.weights.gguf.metadata import describe
 from macllm.weights.gguf.names import gguf_naming
 from macllm.weights.names import hugging_face
-from macllm.weights.safetensors import folder_form
+from macllm.weights.safetensors import read_headers
 
 
 def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[str, Any]) -> Path:
@@ -40,7 +40,7 @@ def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[st
 def exported(spec: ModelSpec, folder: Path) -> dict[str, np.ndarray]:
     """The tensors of a folder under GGUF's names, by way of the canonical ones."""
     tensors, canonical = tensors_of(folder), dict[str, Stored]()
-    for relation in hugging_face(spec, folder_form(folder), tensors).relations():
+    for relation in hugging_face(spec, read_headers(folder).form, tensors).relations():
         loaded = relation.load([Dense(mx.array(tensors[name])) for name in relation.stored])
         canonical |= {tensor.name: one for tensor, one in zip(relation.canonical, loaded, strict=True)}
     result = {}

@@ -264,8 +264,8 @@ def test_unexpected_tensors_are_found_and_superfluous_ones_pass() -> None:
 
 
 def test_a_folder_knows_whose_form_it_has(tmp_path: Path) -> None:
-    from macllm.weights.safetensors import folder_form
+    from macllm.weights.safetensors import read_headers
 
-    assert folder_form(reference("llama").folder) == "hub"
+    assert read_headers(reference("llama").folder).form == "hub"
     mx.save_safetensors(str(tmp_path / "model.safetensors"), {"a": mx.zeros(1)}, {"format": "mlx"})
-    assert folder_form(tmp_path) == "mlx"
+    assert read_headers(tmp_path).form == "mlx"
