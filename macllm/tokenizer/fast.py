@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from macllm.errors import TokenizerError
 from macllm.tokenizer.base import Profile, Tokenizer
-from macllm.tokenizer.pieces import decoder_rules
+from macllm.tokenizer.pieces import SPACE_MARK, decoder_rules
 
 if TYPE_CHECKING:
     import tokenizers
@@ -95,20 +95,42 @@ def byte_level_bpe(
     vocab: Mapping[str, int], merges: Sequence[str], pre: "PreTokenizer", place: str
 ) -> "tokenizers.Tokenizer":
     """A byte-level BPE from its vocabulary, its merges ("a b", best first) and its pre-tokenizer."""
+    from tokenizers import decoders
+
+    library = _bpe(vocab, merges, place, ignore_merges=pre.ignore_merges)
+    pre.install(library)
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
+def marked_bpe(
+    vocab: Mapping[str, int], merges: Sequence[str], unknown: str | None, place: str
+) -> "tokenizers.Tokenizer":
+    """A BPE of whole texts with marks for spaces, and a token for each byte of a character that it does not have."""
+    from tokenizers import decoders, normalizers
+
+    library = _bpe(vocab, merges, place, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    library.normalizer = normalizers.Replace(" ", SPACE_MARK)
+    library.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return library
+
+
+def _bpe(
+    vocab: Mapping[str, int], merges: Sequence[str], place: str, **options: Any
+) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer as Library
-    from tokenizers import decoders, models
+    from tokenizers import models
 
     pairs = [tuple(merge.split(" ")) for merge in merges]
     try:
-        model = models.BPE(dict(vocab), pairs, ignore_merges=pre.ignore_merges)  # type: ignore[arg-type]
+        model = models.BPE(dict(vocab), pairs, **options)  # type: ignore[arg-type]
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(
             f"{place}: merges do not fit the vocabulary ({_line(error)}); download the model again"
         ) from None
-    library = Library(model)
-    pre.install(library)
-    library.decoder = decoders.ByteLevel()
-    return library
+    return Library(model)
 
 
 def add_tokens(library: "tokenizers.Tokenizer", tokens: Mapping[int, Mapping[str, Any]]) -> None:

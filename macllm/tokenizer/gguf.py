@@ -1,11 +1,11 @@
 """The tokenizer inside a GGUF file, from its metadata."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from macllm.errors import TokenizerError
 from macllm.tokenizer.base import Profile, Tokenizer
-from macllm.tokenizer.fast import FastTokenizer, add_tokens, byte_level_bpe, set_bos_eos
+from macllm.tokenizer.fast import FastTokenizer, add_tokens, byte_level_bpe, marked_bpe, set_bos_eos
 from macllm.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from macllm.tokenizer.spm import (
     BYTE,
@@ -17,6 +17,9 @@ from macllm.tokenizer.spm import (
     open_model,
     write_model,
 )
+
+if TYPE_CHECKING:
+    import tokenizers
 
 # A GGUF keeps one end token; these end a text or turn wherever they are control tokens.
 _END_TOKENS = (
@@ -31,6 +34,7 @@ _END_TOKENS = (
     "<|call|>",
 )
 _TEMPLATE = "tokenizer.chat_template"
+_MERGES = "GGUF metadata: tokenizer.ggml.merges"
 
 
 def from_gguf_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -43,9 +47,11 @@ def from_gguf_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
         return _byte_level(vocabulary)
     if vocabulary.model == "llama":
         return _sentencepiece(vocabulary)
+    if vocabulary.model == "gemma4":
+        return _marked(vocabulary)
     raise TokenizerError(
-        f"GGUF metadata: tokenizer.ggml.model={vocabulary.model!r} is not supported (expected 'gpt2' or 'llama'); "
-        "use the model's Hugging Face folder instead"
+        f"GGUF metadata: tokenizer.ggml.model={vocabulary.model!r} is not supported (expected 'gpt2', 'llama' or "
+        "'gemma4'); use the model's Hugging Face folder instead"
     )
 
 
@@ -77,6 +83,9 @@ class _Vocabulary:
         if not isinstance(found, kind):
             raise _damaged(f"tokenizer.ggml.{key}={found!r} is not of type {kind.__name__}")
         return found
+
+    def ids(self) -> dict[str, int]:
+        return dict(zip(self.tokens, range(len(self.tokens)), strict=True))
 
     def merges(self) -> list[str]:
         merges = self._array("merges", str)
@@ -155,9 +164,23 @@ def _damaged(what: str) -> TokenizerError:
 
 def _byte_level(vocabulary: _Vocabulary) -> FastTokenizer:
     pre = _pre_tokenizer(vocabulary.value("pre", str, "default"))
+    library = byte_level_bpe(vocabulary.ids(), vocabulary.merges(), pre, _MERGES)
+    return _with_special_tokens(library, vocabulary, adds_bos=pre.adds_bos)
+
+
+def _marked(vocabulary: _Vocabulary) -> FastTokenizer:
+    """Gemma 4's: what SentencePiece trained, with merges instead of scores."""
+    unknown = vocabulary.token_id("unknown", min(vocabulary.of_type(UNKNOWN), default=-1))
+    name = vocabulary.tokens[unknown] if unknown is not None else None
+    library = marked_bpe(vocabulary.ids(), vocabulary.merges(), name, _MERGES)
+    return _with_special_tokens(library, vocabulary, adds_bos=True)
+
+
+def _with_special_tokens(
+    library: "tokenizers.Tokenizer", vocabulary: _Vocabulary, *, adds_bos: bool
+) -> FastTokenizer:
+    """The tokenizer with the file's control and added tokens; ``adds_bos`` where the file does not say."""
     tokens = vocabulary.tokens
-    vocab = dict(zip(tokens, range(len(tokens)), strict=True))
-    library = byte_level_bpe(vocab, vocabulary.merges(), pre, "GGUF metadata: tokenizer.ggml.merges")
     special = vocabulary.of_type(CONTROL, UNKNOWN)
     plain = vocabulary.of_type(USER_DEFINED)
     add_tokens(
@@ -169,7 +192,7 @@ def _byte_level(vocabulary: _Vocabulary) -> FastTokenizer:
         },
     )
     bos, eos = vocabulary.token_id("bos"), vocabulary.token_id("eos")
-    adds_bos = vocabulary.value("add_bos_token", bool, pre.adds_bos)
+    adds_bos = vocabulary.value("add_bos_token", bool, adds_bos)
     adds_eos = vocabulary.value("add_eos_token", bool, False)
     set_bos_eos(
         library,

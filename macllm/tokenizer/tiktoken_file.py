@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING
 from macllm.errors import TokenizerError
 from macllm.tokenizer.base import Profile, Tokenizer
 from macllm.tokenizer.pieces import TextStart
-from macllm.tokenizer.pretokenizers import LLAMA3, QWEN2
+from macllm.tokenizer.pretokenizers import KIMI, LLAMA3, QWEN2
 
 if TYPE_CHECKING:
     import tiktoken
 
 _RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
-
-_LETTERS = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
-_CAPITALS = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
-_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-KIMI = (
-    rf"[\p{{Han}}]+|[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}*{_LETTERS}+{_SUFFIX}"
-    rf"|[^\r\n\p{{L}}\p{{N}}]?{_CAPITALS}+{_LETTERS}*{_SUFFIX}"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,9 @@ class ModelFiles:
         from macllm.weights.ternary import TernaryCheckpoint
 
         if self.plan.ternary is not None and self.native:
-            return TernaryCheckpoint(self.path, self.config, self.plan.ternary, self.spec, self.naming, self.headers)
+            return TernaryCheckpoint(
+                self.path, self.config, self.plan.ternary, self.spec, self.naming, self.headers
+            )
         return SafetensorsCheckpoint(self.path, self.config, self.headers)
 
     def tokenizer(self) -> "Tokenizer":

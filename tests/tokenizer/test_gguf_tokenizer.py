@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
-from tiny_tokenizers import gguf_of_byte_level, gguf_of_sentencepiece
+from tiny_tokenizers import (
+    gguf_of_byte_level,
+    gguf_of_gemma_like,
+    gguf_of_sentencepiece,
+    train_gemma_like,
+)
 from token_corpus import TEXTS
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -137,6 +142,10 @@ CUTS = {
     "tekken": ["I", "'M", " ", " (", "foo", ")Bar", " ", *"12345", "!=", "x", "\n\n", " ", " y"],
     "gpt-4o": ["I'M", " ", " (", "foo", ")Bar", " ", "123", "45", "!=", "x", "\n\n", " ", " y"],
     "default": ["I", "'", "M", "  ", "(", "foo", ")", "Bar", " ", "123", "45", "!=", "x", "\n\n ", " y"],
+    "seed-coder": ["I", "'M", " ", " (", "foo", ")Bar", " ", *"12345", "!=", "x", "\n\n", " ", " y"],
+    "bloom": ["I'M", "  (", "foo", ")", "Bar", " 12345", "!", "=x", "\n\n ", " y"],
+    "kimi-k2": ["I'M", " ", " (", "foo", ")Bar", " ", "123", "45", "!=", "x", "\n\n", " ", " y"],
+    "tiny_aya": ["I'M", " ", " (", "foo", ")Bar", " ", "12", "345", "!=", "x", "\n\n", " ", " y"],
     "deepseek-v3": ["I", "'M", " ", " (", "foo", ")Bar", " ", "123", "45", "!=", "x", "\n\n", " ", " y"],
 }
 
@@ -157,6 +166,18 @@ def test_every_pre_tokenizer_keeps_the_text(name: str, byte_level_library: Token
     for text in TEXTS:
         whole = unicodedata.normalize("NFC", text) if PRE_TOKENIZERS[name].nfc else text
         assert ours.decode(ours.encode(text)) == whole
+
+
+def test_marked_bpe_equals_its_tokenizer_json() -> None:
+    library = train_gemma_like()
+    ours = from_gguf_metadata(gguf_of_gemma_like(library))
+    assert (ours.special_ids, ours.bos_id, ours.eos_ids) == ({0, 1, 2}, 1, {2})
+    for text in [*TEXTS, "a\n\n\nb", "  two  spaces ", "<s>"]:
+        assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text, add_special_tokens=True) == library.encode(text).ids
+        assert 1 not in ours.encode(text, parse_special=False)
+        if "▁" not in text:  # a literal mark is a space
+            assert ours.decode(ours.encode(text, parse_special=False)) == text
 
 
 @pytest.mark.parametrize("name", ["llama_spm", "gemma_spm"])
@@ -212,7 +233,10 @@ def test_templates_by_name(byte_level_library: Tokenizer) -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"pre": "martian"}, r"tokenizer\.ggml\.pre='martian' is not supported \(supported: .*smollm"),
-    ({"model": "bert"}, r"tokenizer\.ggml\.model='bert' is not supported \(expected 'gpt2' or 'llama'\)"),
+    (
+        {"model": "bert"},
+        r"tokenizer\.ggml\.model='bert' is not supported \(expected 'gpt2', 'llama' or 'gemma4'\)",
+    ),
     ({"model": None}, r"tokenizer\.ggml\.model is missing; .*download"),
     ({"model": 7}, r"tokenizer\.ggml\.model=7 is not of type str"),
     ({"tokens": None}, r"tokenizer\.ggml\.tokens is missing"),

@@ -9,7 +9,12 @@ import gguf
 import llama_cpp_peer as peer
 import numpy as np
 import pytest
-from tiny_tokenizers import gguf_of_byte_level, gguf_of_sentencepiece
+from tiny_tokenizers import (
+    gguf_of_byte_level,
+    gguf_of_gemma_like,
+    gguf_of_sentencepiece,
+    train_gemma_like,
+)
 from token_corpus import TEXTS
 from tokenizers import Tokenizer
 
@@ -57,6 +62,12 @@ def test_every_pre_tokenizer(byte_level_library: Tokenizer, tmp_path: Path) -> N
     made = {name: gguf_of_byte_level(byte_level_library, pre=name) for name in PRE_TOKENIZERS}
     files = {write_vocabulary(tmp_path / f"{name}.gguf", keys): keys for name, keys in made.items()}
     assert_same_tokens(files, COMPOSED)
+
+
+def test_marked_bpe(tmp_path: Path) -> None:
+    keys = gguf_of_gemma_like(train_gemma_like())
+    texts = [text for text in TEXTS if "▁" not in text]
+    assert_same_tokens({write_vocabulary(tmp_path / "gemma4.gguf", keys): keys}, texts)
 
 
 def test_sentencepiece(llama_spm: bytes, gemma_spm: bytes, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,28 @@ def train_llama_like() -> Tokenizer:
     library = Tokenizer.from_str(json.dumps(state))
     library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return library
+
+
+def train_gemma_like() -> Tokenizer:
+    """As Gemma 4's: merges over whole texts with marks for spaces, none in front, runs of newlines as tokens."""
+    state = json.loads(train_llama_like().to_str())
+    model = state["model"]
+    model["merges"] = [pair for pair in model["merges"] if "\n" not in "".join(pair)]
+    for length in (1, 2, 3, 4):
+        model["vocab"].setdefault("\n" * length, len(model["vocab"]))
+    model["merges"] += [["\n", "\n"], ["\n\n", "\n\n"], ["\n\n", "\n"]]
+    state["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    state["decoder"]["decoders"] = state["decoder"]["decoders"][:-1]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def gguf_of_gemma_like(library: Tokenizer, **changes: Any) -> dict[str, Any]:
+    """GGUF metadata of it, as a converter writes it."""
+    metadata = gguf_of_byte_level(library, model="gemma4", pre=None, unknown_token_id=0, **changes)
+    tokens = metadata["tokenizer.ggml.tokens"]
+    kinds = [6 if re.fullmatch("<0x[0-9A-F]{2}>", token) else 1 for token in tokens]
+    metadata["tokenizer.ggml.token_type"] = [2, 3, 3, *kinds[3:]]
+    return metadata
 
 
 def train_unigram() -> Tokenizer:
