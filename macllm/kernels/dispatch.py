@@ -119,13 +119,16 @@ def pack(q: Quantization, matrix: mx.array) -> list[mx.array]:
 def kept_blocks(dtype: mx.Dtype) -> frozenset[Mode]:
     """The types of a GGUF's blocks that are kept as they lie in the file, for a model computed in ``dtype``.
 
-    Those that a kernel multiplies; all where kernels are asked for, wherever the twins have to do; else none.
+    Those that kernels multiply and, for prompts, expand; all where kernels are asked for, wherever the twins have to
+    do; else none.
     """
+    if setting() == "on":
+        return frozenset(BLOCKS)
+    roles: tuple[Role, ...] = ("product", "dequantize")
     return frozenset(
         mode
         for mode, block in BLOCKS.items()
-        if setting() == "on"
-        or choose("product", Quantization(block.bits, block.weights, mode), dtype, 1) is not None
+        if all(choose(role, Quantization(block.bits, block.weights, mode), dtype, 1) for role in roles)
     )
 
 
@@ -155,7 +158,8 @@ def _find(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | N
     ]
     ranked: list[tuple[float, int, Chosen]] = []
     for kernel in fitting:
-        permit = permitted(kernel, dtype, rows)
+        # blocks are kept for the sake of decoding: at more rows there is nothing else but to expand them
+        permit = permitted(kernel, dtype, rows if q.block is None else 1)
         if permit is not None:  # the quicker by its trial; untried, the one made for as many rows
             ranked.append((permit.ratio, kernel.rows[0], (kernel, permit.run)))
     return max(ranked, key=lambda each: each[:2])[2] if ranked else None

@@ -20,6 +20,7 @@ from macllm.quantization import BLOCKS, Mode
 
 _PART = 16  # weights that a thread takes at once
 _ROWS = 8  # outputs of a threadgroup: two simdgroups of four
+_TOGETHER = (1, 2, 4)  # rows of x that share one reading of the matrix
 _THREADS = 256
 
 
@@ -56,11 +57,12 @@ def _bind_matvec(
     kind: Mode,
 ) -> Launch:
     (rows, inputs), outputs = x.shape, weight.shape[-2]
+    together = 1 if index is not None else min((count for count in _TOGETHER if count >= rows), default=4)
     return Launch(
         _body(kind, "matvec"),
-        (x, weight, _numbers(*(0,) * rows) if index is None else index, _numbers(inputs, outputs)),
-        {"T": x.dtype},
-        (32 * rows, 2 * -(-outputs // _ROWS), 1),
+        (x, weight, _numbers(0) if index is None else index, _numbers(inputs, outputs, rows)),
+        {"T": x.dtype, "V": together},
+        (32 * -(-rows // together), 2 * -(-outputs // _ROWS), 1),
         (32, 2, 1),
         ((rows, outputs),),
         (x.dtype,),
@@ -154,7 +156,8 @@ def _matvec_cases(kind: Mode) -> Iterator[Case]:
         yield _matvec_case("odd count of outputs", kind, random((3, odd), dtype), (21,))
         chosen = mx.array([2, 0, 2, 1], mx.uint32)
         yield _matvec_case("of a stack", kind, random((4, odd), dtype), (3, 10), chosen)
-    yield _matvec_case("eight rows", kind, random((8, odd)), (8,))
+    yield _matvec_case("more rows than are taken at once", kind, random((5, odd)), (8,))
+    yield _matvec_case("as many rows as twice are taken at once", kind, random((8, odd)), (8,))
     yield _matvec_case("scales at their limits", kind, random((2, odd)), (12,), extreme=True)
 
 

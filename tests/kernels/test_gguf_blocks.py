@@ -1,15 +1,21 @@
 """GGUF's block types: their decoding, to the bit that of the ``gguf`` package, and what tells their kernels apart."""
 
+from pathlib import Path
+
 import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
 from gguf.quants import dequantize as library
 
+from macllm.kernels import dispatch
 from macllm.kernels.gguf_blocks import KERNELS, random_blocks
 from macllm.kernels.gguf_decode import dequantize
+from macllm.kernels.kernel import Launch
+from macllm.kernels.permission import running_on
 from macllm.kernels.registry import KERNELS as ALL
-from macllm.quantization import BLOCKS, Mode
+from macllm.kernels.verdicts import Verdict, Verdicts
+from macllm.quantization import BLOCKS, Mode, Quantization
 
 SCALES = {
     "q2_k": (80, 82),
@@ -67,3 +73,43 @@ def test_a_text_has_one_name_and_a_name_one_text() -> None:
     assert len(bodies) == len({name for name, _ in bodies}) == len({digest for _, digest in bodies})
     assert len({kernel.body.name for kernel in KERNELS}) == len(KERNELS)
     assert len({kernel.body.source for kernel in KERNELS}) == 2
+
+
+def never(_: Launch) -> list[mx.array]:
+    raise AssertionError("no kernel is called here")
+
+
+def learnt(**faster: bool) -> None:
+    """Keeps verdicts in float16 by name of kernel: right and, with one row, faster or not; slower with eight rows."""
+    known = Verdicts.load()
+    for name, is_faster in faster.items():
+        rival = 2e-3 if is_faster else 5e-4
+        status = "faster" if is_faster else "slower"
+        alone = Verdict(name, "float16", status, "", 0.0, (64, 256), 1, 1e-3, rival)
+        several = Verdict(name, "float16", "slower", "", 0.0, (64, 256), 8, 1e-3, 5e-4)
+        known.record(ALL[name], [alone, several])
+    known.save()
+
+
+def test_blocks_are_kept_where_both_of_their_kernels_were_found_faster(macllm_home: Path) -> None:
+    learnt(
+        q4_k_matvec=True,
+        q4_k_dequantize=True,
+        q6_k_matvec=True,
+        q6_k_dequantize=False,
+        q8_0_matvec=False,
+        q8_0_dequantize=True,
+    )
+    with running_on(never):
+        assert dispatch.kept_blocks(mx.float16) == {"q4_k"}
+        assert dispatch.kept_blocks(mx.bfloat16) == frozenset()
+    assert dispatch.kept_blocks(mx.float16) == frozenset()  # where nothing runs kernels
+
+
+def test_kept_blocks_are_multiplied_by_their_kernel_however_many_rows_there_are(macllm_home: Path) -> None:
+    """Its rival with more rows is a matrix that was not kept."""
+    learnt(q4_k_matvec=True)
+    q4_k = Quantization.of_blocks("q4_k")
+    assert q4_k is not None
+    with running_on(never):
+        assert all(dispatch.choose("product", q4_k, mx.float16, rows) is not None for rows in range(1, 9))
