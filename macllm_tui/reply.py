@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from macllm.chats.async_store import AsyncStore
 from macllm.chats.records import State, StoredMessage
-from macllm.engine.events import Done, Failed, FinishReason, Ready, Token, Trimmed
+from macllm.engine.events import Done, Failed, FinishReason, Notice, Ready, Token, Trimmed
 from macllm.engine.metrics import Metrics
 from macllm.engine.stream import Batch, Stream
 from macllm.errors import InputError, MacllmError
@@ -37,6 +37,7 @@ class Reply:
         self.listener: Callable[[Update], None] | None = None
         self.failure: Failed | None = None
         self.trimmed = 0
+        self.notices: tuple[str, ...] = ()
         self.unsaved = ""
         self.deleted = False
         self._store = store
@@ -101,6 +102,8 @@ class Reply:
             self.message = replace(self.message, model=event.model, model_hash=event.hash)
         elif isinstance(event, Trimmed):
             self.trimmed = event.messages
+        elif isinstance(event, Notice):
+            self.notices += (event.message,)
         elif isinstance(event, Done):
             self._end(_STATES[event.reason], event.metrics)
         elif isinstance(event, Failed):

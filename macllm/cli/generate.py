@@ -16,7 +16,8 @@ from macllm.cli.options import (
     positive,
     sampling_from,
 )
-from macllm.cli.output import print_json
+from macllm.cli.output import print_json, tell
+from macllm.engine.events import Notice
 from macllm.engine.figures import figures
 from macllm.errors import InputError, MacllmError, OptionError
 
@@ -125,10 +126,19 @@ def _generate(llm: "LLM", prompt: str | list[int], args: argparse.Namespace) -> 
         submitted=submitted,
     )
     events = generate(llm.loaded, Session(llm.loaded.model), ids, options)
-    generation = collect(events if args.json else _printed(events))
+    told = _told(events)
+    generation = collect(told if args.json else _printed(told))
     if args.logits:
         _write_logits(Path(args.logits), logits, every=args.all_logits)
     return generation
+
+
+def _told(events: Any) -> Any:
+    """The same events; what they say of the machine goes to stderr."""
+    for event in events:
+        if isinstance(event, Notice):
+            tell(event.message)
+        yield event
 
 
 def _printed(events: Any) -> Any:

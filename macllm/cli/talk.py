@@ -14,7 +14,7 @@ from macllm.chats.store import Store, damage_sentence
 from macllm.cli.output import tell
 from macllm.cli.talk_input import history, interrupt_stops
 from macllm.cli.talk_settings import applied, differing
-from macllm.engine.events import Done, Event, Prefill, Token
+from macllm.engine.events import Done, Event, Notice, Prefill, Token
 from macllm.engine.figures import figures
 from macllm.engine.request import Limits, Sampling, new_seed
 from macllm.errors import ContextError, MacllmError
@@ -126,6 +126,8 @@ class Talk:
         for event in events:
             if isinstance(event, Prefill) and event.total - event.reused >= _SLOW_PROMPT:
                 tell(f"reading the prompt: {event.done} of {event.total} tokens")
+            if isinstance(event, Notice):
+                tell(event.message)
             if not isinstance(event, Token | Done):
                 continue
             if event.thought:

@@ -1,5 +1,7 @@
 """What the engine says, in order: Loading*, Ready?, Trimmed?, Prefill+, Token*, Stats*, then Done or Failed.
 
+A Notice may come between any two of them.
+
 Frozen and made of plain values, so that they cross a pipe and are recorded as JSON lines unchanged.
 """
 
@@ -52,6 +54,13 @@ class Trimmed:
     """The oldest turns were left out of the prompt to make it fit: how many messages."""
 
     messages: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something went wrong that the generation goes on without: one sentence."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -123,4 +132,6 @@ class Failed:
     kind: str = "MacllmError"
 
 
-Event: TypeAlias = Machine | Loading | Ready | Trimmed | Prefill | Token | Stats | Done | Counted | Failed
+Event: TypeAlias = (
+    Machine | Loading | Ready | Trimmed | Notice | Prefill | Token | Stats | Done | Counted | Failed
+)

@@ -1,9 +1,11 @@
 """From an exception to the event that says it, and whether it was memory that ran out."""
 
 import re
+from collections.abc import Sequence
 
 from macllm.engine.events import Failed
 from macllm.errors import MacllmError, MemoryLimitError
+from macllm.kernels.trial import reason_of
 
 _MLX_OUT_OF_MEMORY = re.compile(r"(?i)allocate|out of memory|insufficient memory")
 
@@ -15,6 +17,12 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and _MLX_OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def kernels_failed(names: Sequence[str], error: BaseException) -> str:
+    """The sentence that says which kernels were switched off, and why."""
+    what = f"custom kernel {names[0]}" if len(names) == 1 else f"custom kernels {', '.join(names)}"
+    return f"{what} failed ({reason_of(error)}) and will not be used until macllm starts again; plain MLX carries on"
 
 
 def failed(error: BaseException, doing: str) -> Failed:

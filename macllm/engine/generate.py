@@ -13,8 +13,8 @@ from typing import Protocol
 import mlx.core as mx
 
 from macllm import sizes
-from macllm.engine.events import Done, Event, FinishReason, Prefill, Stats, Token, TopLogprob
-from macllm.engine.failure import ran_out_of_memory
+from macllm.engine.events import Done, Event, FinishReason, Notice, Prefill, Stats, Token, TopLogprob
+from macllm.engine.failure import kernels_failed, ran_out_of_memory
 from macllm.engine.loading import Loaded
 from macllm.engine.meter import Meter
 from macllm.engine.metrics import Metrics
@@ -25,6 +25,7 @@ from macllm.engine.sampler import Sampler, top_logprobs
 from macllm.engine.session import Session
 from macllm.engine.text import TextOut
 from macllm.errors import ContextError, InputError, MemoryLimitError
+from macllm.kernels import permission
 from macllm.nn.stored import DTYPES
 from macllm.tokenizer.reasoning import Reasoning
 from macllm.units import size
@@ -91,13 +92,8 @@ def _generate(
 ) -> Generator[Event, None, None]:
     limit = _check(loaded, session, prompt, options.limits)
     run = _Run(loaded, session, options, prompt)
-    reason: FinishReason = "length"
     try:
-        yield from run.prefill(prompt, decoding=limit > 0)
-        if run.hidden is None:
-            reason = "cancelled"
-        elif limit > 0:
-            reason = yield from run.decode(limit)
+        reason = yield from run.complete(prompt, limit)
     except GeneratorExit:  # the caller has enough; between two events all layers agree
         raise
     except BaseException as error:
@@ -155,6 +151,7 @@ class _Run:
         self.meter = Meter(loaded.backend, loaded.load_s, len(prompt), loaded.max_context, options.submitted)
         self.stop_ids = frozenset() if options.limits.ignore_eos else loaded.stop_ids
         self.hidden: mx.array | None = None
+        self.written: list[int] = []
         self.told = time.perf_counter()  # when the last Stats were sent
 
     def cancelled(self) -> bool:
@@ -169,12 +166,36 @@ class _Run:
             self.told = time.perf_counter()
             yield Stats(self.metrics(), self.meter.new_steps_ms())
 
+    def complete(self, prompt: Sequence[int], limit: int) -> Generator[Event, None, FinishReason]:
+        """Prefill and decoding; where custom kernels fail on the way, the rest without them."""
+        try:
+            return (yield from self._complete(prompt, limit))
+        except (RuntimeError, ValueError) as error:
+            given = self.options.logits is not None  # to be given twice would be wrong
+            names = () if given or ran_out_of_memory(error) else permission.withdraw(error)
+            if not names:
+                raise
+            yield Notice(kernels_failed(names, error))
+        self.session.reset()
+        known = [*prompt, *self.written]
+        self.history = self.processors.start(known)
+        rest = self._complete(known, limit - len(self.written))
+        return (yield from _without_prefill(rest) if self.written else rest)
+
+    def _complete(self, prompt: Sequence[int], limit: int) -> Generator[Event, None, FinishReason]:
+        yield from self.prefill(prompt, decoding=limit > 0)
+        if self.hidden is None:
+            return "cancelled"
+        return (yield from self.decode(limit)) if limit > 0 else "length"
+
     def prefill(self, prompt: Sequence[int], *, decoding: bool) -> Iterator[Event]:
         """Computes what the session does not hold by chunks; the last, if ``decoding``, with the first token."""
-        session = self.session
+        session, self.hidden = self.session, None
         if self.options.all_logits:
             session.reset()
-        self.meter.reused = reused = session.prepare(prompt)
+        reused = session.prepare(prompt)
+        if not self.written:
+            self.meter.reused = reused
         total = len(prompt)
         yield Prefill(reused, total, reused)
         while len(session.tokens) < total and not self.cancelled():
@@ -237,6 +258,7 @@ class _Run:
             if following is not None:
                 self.session.tokens.append(token)  # the step under way has put it into the caches
             self.meter.token()
+            self.written.append(token)
             stopped = token in self.stop_ids
             yield self._event(token, pending, stopped)
             if stopped or self.text.stopped:
@@ -276,6 +298,18 @@ class _Run:
             for one, value in zip(ids[0], values[0], strict=True)
         )
         return Token(token, text, _number(chosen), top, thought=thought)
+
+
+def _without_prefill(events: Generator[Event, None, FinishReason]) -> Generator[Event, None, FinishReason]:
+    """What is computed anew was told before."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            reason: FinishReason = end.value
+            return reason
+        if not isinstance(event, Prefill):
+            yield event
 
 
 def _number(array: mx.array) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from macllm.backend import Backend, apply_limits, current
 from macllm.engine.fallback import load_fallback
+from macllm.engine.first_trial import FirstTrial
 from macllm.engine.model import Model
 from macllm.engine.placement import compute_backend, plan
 from macllm.engine.request import Sampling
@@ -75,7 +76,8 @@ def load_model(
     tokenizer = _tokenizer(files)
     model: Model
     if spec is not None:
-        model = _native(files, backend, progress)
+        with FirstTrial(files, DTYPES[backend.dtype]):
+            model = _native(files, backend, progress)
         vocab, context = spec.vocab, spec.max_context
     else:
         model = load_fallback(files, backend, progress)

@@ -140,10 +140,9 @@ def choose(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | 
     return _chosen[key]
 
 
-def reading(q: Quantization) -> list[Kernel]:
-    """All kernels that read matrices stored so."""
-    mode = f"affine {q.bits}-bit" if q.mode == "affine" else q.mode
-    return [kernel for kernel in KERNELS.values() if mode in kernel.modes]
+def storage(q: Quantization) -> str:
+    """How a kernel's ``modes`` call it."""
+    return f"affine {q.bits}-bit" if q.mode == "affine" else q.mode
 
 
 _chosen: dict[tuple[Role, Quantization, mx.Dtype, int], Chosen | None] = {}
@@ -153,8 +152,11 @@ keeps_choices(_chosen.clear)
 def _find(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | None:
     fitting = [
         kernel
-        for kernel in reading(q)
-        if kernel.role == role and dtype in kernel.dtypes and kernel.rows[0] <= rows <= kernel.rows[1]
+        for kernel in KERNELS.values()
+        if kernel.role == role
+        and storage(q) in kernel.modes
+        and dtype in kernel.dtypes
+        and kernel.rows[0] <= rows <= kernel.rows[1]
     ]
     ranked: list[tuple[float, int, Chosen]] = []
     for kernel in fitting:

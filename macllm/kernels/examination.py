@@ -21,15 +21,11 @@ def examine(work: Workload) -> Iterator[tuple[Kernel, tuple[Verdict, ...]]]:
     Raises OSError where the data folder cannot be written.
     """
     known = Verdicts.load()
-    process = TrialProcess(Order(tuple(registry.KERNELS), work))
-    try:
-        for kernel, verdicts in process.found():
-            known.record(kernel, verdicts)
-            known.save()
-            yield kernel, verdicts
-    finally:
-        process.stop()
+    for kernel, verdicts in TrialProcess(Order(tuple(registry.KERNELS), work)).found():
+        known.record(kernel, verdicts)
+        known.save()
         permission.changed()
+        yield kernel, verdicts
 
 
 def row(verdict: Verdict) -> dict[str, Any]:

@@ -82,7 +82,7 @@ keeps_choices(_verdicts.cache_clear)
 def permitted(kernel: Kernel, dtype: mx.Dtype, rows: int = 1) -> Permit | None:
     """The permit of a kernel for a type and a number of rows; None where it may not run."""
     run, said = runner(), setting()
-    if run is None or said == "off" or kernel.name in SWITCH.off:
+    if run is None or said == "off":
         return None
     permit = Permit(run)
     if said == "auto":
@@ -90,7 +90,7 @@ def permitted(kernel: Kernel, dtype: mx.Dtype, rows: int = 1) -> Permit | None:
         if verdict.status != "faster":
             return None
         permit = Permit(run, verdict.ratio)
-    return permit if SWITCH.use(kernel.name) else None
+    return permit if SWITCH.use(kernel) else None
 
 
 def withdraw(error: BaseException) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ changed meanwhile. MLX's errors name a kernel or say nothing of it; then all tha
 
 import re
 
+from macllm.kernels.kernel import Kernel
+
 _NAMED = re.compile(r"custom_kernel_(\w+)")
 
 
@@ -13,14 +15,14 @@ class Switch:
     """Which kernels are in use, and which are off."""
 
     def __init__(self) -> None:
-        self._used: set[str] = set()
+        self._used: dict[str, str] = {}  # the body of each
         self._off: dict[str, str] = {}
 
-    def use(self, name: str) -> bool:
+    def use(self, kernel: Kernel) -> bool:
         """Whether a kernel may be used; from then on it is a suspect."""
-        if name in self._off:
+        if kernel.name in self._off:
             return False
-        self._used.add(name)
+        self._used[kernel.name] = kernel.body.name
         return True
 
     @property
@@ -30,11 +32,12 @@ class Switch:
 
     def blame(self, error: BaseException, reason: str) -> tuple[str, ...]:
         """Turns off the kernels that ``error`` names, or all in use where it names none; says which."""
-        named = {self._longest(text) for text in _NAMED.findall(str(error))} - {""}
+        bodies = {self._longest(text) for text in _NAMED.findall(str(error))}
+        named = [name for name, body in self._used.items() if body in bodies]
         suspects = tuple(sorted(named or self._used))
         for name in suspects:
             self._off[name] = reason
-        self._used -= set(suspects)
+            del self._used[name]
         return suspects
 
     def reset(self) -> None:
@@ -43,8 +46,8 @@ class Switch:
         self._off.clear()
 
     def _longest(self, text: str) -> str:
-        """The kernel in use whose function is called so: MLX adds types and sizes to its name."""
-        return max((name for name in self._used if text.startswith(name)), key=len, default="")
+        """The body in use whose function is called so: MLX adds types and sizes to its name."""
+        return max((body for body in self._used.values() if text.startswith(body)), key=len, default="")
 
 
 SWITCH = Switch()

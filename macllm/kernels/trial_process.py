@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,8 @@ COMMAND = (sys.executable, "-P", "-m", "macllm.kernels.trial_process")
 
 LONG_PATIENCE_S = 300.0  # for one kernel in full
 SHORT_PATIENCE_S = SHORT_S + 1.0
-_START_PATIENCE_S = 30.0  # for the process itself: where it does not come, no kernel is to blame
+START_PATIENCE_S = 30.0  # for the process itself: where it does not come, no kernel is to blame
+SHORT_START_PATIENCE_S = 5.0
 _BEGUN = "begun"
 _LONGEST_STDERR = 4000  # bytes that are looked at
 
@@ -61,22 +62,28 @@ class TrialProcess:
     def found(self) -> Iterator[tuple[Kernel, tuple[Verdict, ...]]]:
         """Each kernel's verdicts as they come. One that ends the process has failed; another then tries the rest."""
         left = list(self._order.kernels)
-        begun = False
-        patience_s = _START_PATIENCE_S
-        while (line := self._next(patience_s)) is not None:
-            if line == _BEGUN:
-                begun, patience_s = True, self._patience_s
-                continue
-            name, verdicts = line["kernel"], line["verdicts"]
-            left.remove(name)
-            yield KERNELS[name], tuple(map(verdict_from_json, verdicts))
-        trouble = self._end()
+        try:
+            begun = yield from self._told(left)
+        finally:
+            trouble = self._end()
         if trouble and begun and left:  # before that, no kernel is to blame
             name = left.pop(0)
             kind = dtype_name(self._order.work.dtype)
             yield KERNELS[name], (Verdict(name, kind, "failed", trouble),)
             if left and not self._order.short:
                 yield from TrialProcess(replace(self._order, kernels=tuple(left)), self._command).found()
+
+    def _told(self, left: list[str]) -> Generator[tuple[Kernel, tuple[Verdict, ...]], None, bool]:
+        """What is found until its end, taking names from ``left``; whether it ever began."""
+        begun = False
+        patience_s = SHORT_START_PATIENCE_S if self._order.short else START_PATIENCE_S
+        while (line := self._next(patience_s)) is not None:
+            if line == _BEGUN:
+                begun, patience_s = True, self._patience_s
+                continue
+            left.remove(line["kernel"])
+            yield KERNELS[line["kernel"]], tuple(map(verdict_from_json, line["verdicts"]))
+        return begun
 
     def stop(self) -> None:
         """Ends it; what it has not told is lost."""

@@ -301,6 +301,8 @@ class ChatScreen(Screen[None]):
             if last.message.id == reply.message.id:
                 await self.transcript.finish(last)
             self.refresh_header()
+        for notice in reply.notices:
+            self.tell(notice)
         if reply.trimmed:
             self.tell(
                 f"the oldest {reply.trimmed} messages were left out, so that the prompt fits the context"

@@ -17,7 +17,7 @@ from macllm.kernels.kernel import Launch
 from macllm.kernels.verdicts import Status, Verdict, Verdicts
 from macllm.quantization import Quantization
 
-WORKER = Path(__file__).parent.parent / "kernels" / "trial_worker.py"
+WORKER = Path(__file__).parent.parent / "trial_worker.py"
 NF4 = Quantization(4, 64, "nf4")
 WIDE = {
     "hidden_size": 128,
