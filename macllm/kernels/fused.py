@@ -179,31 +179,30 @@ def _add_norm_samples(work: Workload) -> Iterator[Sample]:
         yield Sample({"x": x, "y": x[:, ::-1], "weight": weight, "eps": 1e-5}, (work.dim,), rows)
 
 
-KERNELS = (
-    *(
-        Kernel(
-            name=f"swiglu_affine{bits}",
-            role="fusion",
-            body=_SWIGLU,
-            modes=(f"affine {bits}-bit",),
-            rows=SWIGLU_ROWS,
-            bind=_bind_swiglu,
-            twin=_swiglu_twin,
-            cases=partial(_swiglu_cases, bits),
-            samples=partial(_swiglu_samples, bits),
-            rival=_swiglu_rival,
-        )
-        for bits in affine.BITS
-    ),
-    Kernel(
-        name="add_norm",
+SWIGLU = {
+    bits: Kernel(
+        name=f"swiglu_affine{bits}",
         role="fusion",
-        body=_ADD_NORM,
-        modes=("plain",),
-        rows=ADD_NORM_ROWS,
-        bind=_bind_add_norm,
-        twin=add_norm,
-        cases=_add_norm_cases,
-        samples=_add_norm_samples,
-    ),
+        body=_SWIGLU,
+        modes=(f"affine {bits}-bit",),
+        rows=SWIGLU_ROWS,
+        bind=_bind_swiglu,
+        twin=_swiglu_twin,
+        cases=partial(_swiglu_cases, bits),
+        samples=partial(_swiglu_samples, bits),
+        rival=_swiglu_rival,
+    )
+    for bits in affine.BITS
+}
+ADD_NORM = Kernel(
+    name="add_norm",
+    role="fusion",
+    body=_ADD_NORM,
+    modes=("plain",),
+    rows=ADD_NORM_ROWS,
+    bind=_bind_add_norm,
+    twin=add_norm,
+    cases=_add_norm_cases,
+    samples=_add_norm_samples,
 )
+KERNELS = (*SWIGLU.values(), ADD_NORM)

@@ -11,7 +11,7 @@ from mlx.nn.layers.base import Module
 
 from macllm.nn.blocks import channel_block, mixer_block
 from macllm.nn.cache import LayerCache
-from macllm.nn.norm import make_norm
+from macllm.nn.norm import RMSNorm, make_norm
 from macllm.nn.parameters import Parameters
 from macllm.nn.step import Step
 from macllm.spec import Layer
@@ -32,6 +32,8 @@ class LayerBlock(Module):
         self._channel_remembers = layer.channel is not None and len(layer.channel.caches) > 0
         self._parallel = layer.placement in ("parallel", "parallel_two")
         self._scale = layer.residual_scale
+        between = self.get("channel_norm")
+        self._fuses = "mixer" in self and isinstance(between, RMSNorm) and between.fuses
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[LayerCache]) -> mx.array:
         """(B, L, D) to (B, L, D)."""
@@ -44,9 +46,15 @@ class LayerBlock(Module):
             return x + self._scaled(y)
         if "mixer" in self:
             y = self["mixer"](self["mixer_norm"](x) if "mixer_norm" in self else x, step, caches)
-            x = x + self._scaled(self["mixer_post_norm"](y) if "mixer_post_norm" in self else y)
+            y = self._scaled(self["mixer_post_norm"](y) if "mixer_post_norm" in self else y)
+            if self._fuses:
+                x, h = self["channel_norm"].of_sum(x, y)
+            else:
+                x = x + y
         if "channel" in self:
-            y = self._through_channel(self["channel_norm"](x) if "channel_norm" in self else x, step, caches)
+            if not self._fuses:
+                h = self["channel_norm"](x) if "channel_norm" in self else x
+            y = self._through_channel(h, step, caches)
             x = x + self._scaled(self["channel_post_norm"](y) if "channel_post_norm" in self else y)
         return x
 

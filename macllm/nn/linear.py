@@ -13,7 +13,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm import blas
-from macllm.kernels import dispatch
+from macllm.kernels import dispatch, fusions
 from macllm.nn.stored import Dense, Packed, Stored, concatenate
 from macllm.quantization import MLX_MODES
 
@@ -76,6 +76,7 @@ class PackedLinear(Module):
             self.biases = packed.biases
         if bias is not None:
             self.bias = bias
+        self._fuses = bias is None and fusions.fuses_swiglu(packed.quantization)
         self.freeze()
 
     @property
@@ -88,6 +89,12 @@ class PackedLinear(Module):
         else:
             y = packed_matmul(x, self.packed)
         return y + self.bias if "bias" in self else y
+
+    def swiglu(self, x: mx.array) -> mx.array | None:
+        """``silu(gate) * up`` of gate and up stacked in one kernel; None where none was chosen."""
+        if not self._fuses:
+            return None
+        return fusions.swiglu(x, self.quantization, self["weight"], self["scales"], self["biases"])
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
         yield from _by_part(self.parts, self.packed, self.get("bias"))

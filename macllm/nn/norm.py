@@ -5,6 +5,7 @@ from typing import TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from macllm.kernels import fusions
 from macllm.nn.activations import gate_function
 from macllm.nn.parameters import Parameters
 from macllm.spec import Norm
@@ -17,12 +18,21 @@ class RMSNorm(Module):
         super().__init__()
         self.weight = weight  # (D,), or (H, 1, D) with one for each head
         self.eps = eps
+        self.fuses = weight is not None and weight.ndim == 1 and fusions.possible()  # with a sum before it
 
     def __call__(self, x: mx.array) -> mx.array:
         weight: mx.array | None = self.get("weight")
         if weight is None or weight.ndim == 1:
             return mx.fast.rms_norm(x, weight, self.eps)
         return mx.fast.rms_norm(x, None, self.eps) * weight
+
+    def of_sum(self, x: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:
+        """``x + y``, both (..., D), and its norm; in one kernel where one was chosen."""
+        fused = fusions.add_norm(x, y, self["weight"], self.eps) if self.fuses else None
+        if fused is not None:
+            return fused
+        total = x + y
+        return total, self(total)
 
 
 class LayerNorm(Module):
