@@ -61,7 +61,7 @@ def _chosen(kernel: Kernel, x: mx.array, moving: int, eps: float | None = None) 
         return None
     key = (kernel.name, x.dtype, rows, eps)
     if key not in _table:
-        permit = permitted(kernel, x.dtype) if kernel.rows[0] <= rows <= kernel.rows[1] else None
+        permit = permitted(kernel, x.dtype, rows) if kernel.rows[0] <= rows <= kernel.rows[1] else None
         numbers = {} if eps is None else {"eps": eps}
         _table[key] = None if permit is None else _differentiable(kernel, permit.run, moving, numbers)
     return _table[key]
