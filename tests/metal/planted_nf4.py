@@ -6,6 +6,13 @@ _NF4_MATVEC = (
     ("the barrier after the tables is missing", BARRIER, "", "thread", RACE),
     ("the barrier orders no memory", "mem_flags::mem_threadgroup", "mem_flags::mem_none", "thread", RACE),
     (
+        "the barrier orders buffers only",
+        "mem_flags::mem_threadgroup",
+        "mem_flags::mem_device",
+        "thread",
+        RACE,
+    ),
+    (
         "a barrier in a branch that one simdgroup takes",
         BARRIER,
         f"if (simdgroup_index_in_threadgroup == 0) {BARRIER}",

@@ -22,6 +22,13 @@ size_t page() {
   return bytes;
 }
 
+// Wide, for touches far off: a row too many may be megabytes on. The others keep books of every byte mapped.
+#if defined(HARNESS_THREAD) || defined(HARNESS_MEMORY)
+size_t guard() { return page(); }
+#else
+size_t guard() { return size_t(64) << 20; }
+#endif
+
 [[noreturn]] void stop(const char* text) {
   const ssize_t ignored = write(2, text, strlen(text));
   (void)ignored;
@@ -58,11 +65,12 @@ bool slack_is_whole(const char* from, const char* to, unsigned char fill) {
 void place_buffers(std::vector<Buffer>& buffers, Side side, unsigned char fill) {
   for (Buffer& buffer : buffers) {
     const size_t inner = std::max<size_t>(1, (buffer.bytes + page() - 1) / page()) * page();
-    buffer.mapped_bytes = inner + 2 * page();
-    buffer.mapped = (char*)mmap(nullptr, buffer.mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                                -1, 0);
+    buffer.mapped_bytes = inner + 2 * guard();
+    buffer.mapped = (char*)mmap(nullptr, buffer.mapped_bytes, PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (buffer.mapped == MAP_FAILED) abort();
-    char* first = buffer.mapped + page();
+    char* first = buffer.mapped + guard();
+    mprotect(first, inner, PROT_READ | PROT_WRITE);
     buffer.place = side == Side::start ? first : first + inner - buffer.bytes;
     memset(first, fill, inner);
     if (!buffer.output && buffer.bytes) memcpy(buffer.place, buffer.contents.data(), buffer.bytes);
@@ -73,8 +81,6 @@ void place_buffers(std::vector<Buffer>& buffers, Side side, unsigned char fill) 
     mark_uninitialised(end, size_t(first + inner - end));
     forbid(first, size_t(buffer.place - first));
     forbid(end, size_t(first + inner - end));
-    mprotect(buffer.mapped, page(), PROT_NONE);
-    mprotect(first + inner, page(), PROT_NONE);
     if (!buffer.output) mprotect(first, inner, PROT_READ);
   }
 }
@@ -90,8 +96,8 @@ void check_buffers(const std::vector<Buffer>& buffers, unsigned char fill) {
         _exit(3);
       }
     }
-    if (!slack_is_whole(buffer.mapped + page(), buffer.place, fill) ||
-        !slack_is_whole(end, buffer.mapped + buffer.mapped_bytes - page(), fill)) {
+    if (!slack_is_whole(buffer.mapped + guard(), buffer.place, fill) ||
+        !slack_is_whole(end, buffer.mapped + buffer.mapped_bytes - guard(), fill)) {
       fprintf(stderr, "harness: out of bounds: bytes beside '%s' are written\n", buffer.name.c_str());
       _exit(3);
     }
@@ -100,7 +106,7 @@ void check_buffers(const std::vector<Buffer>& buffers, unsigned char fill) {
 
 void free_buffers(std::vector<Buffer>& buffers) {
   for (Buffer& buffer : buffers) {
-    allow(buffer.mapped, buffer.mapped_bytes);
+    allow(buffer.mapped + guard(), buffer.mapped_bytes - 2 * guard());
     munmap(buffer.mapped, buffer.mapped_bytes);
   }
 }

@@ -1,4 +1,4 @@
-// A kernel's buffers in guarded memory: a page that nobody may touch before and after each.
+// A kernel's buffers in guarded memory: pages that nobody may touch before and after each.
 #pragma once
 
 #include <cstddef>

@@ -220,6 +220,10 @@ void thread_main() {
   abort();  // nobody switches back to it
 }
 
+// ThreadSanitizer knows one kind of order only. A kernel with threadgroup memory hands things over in that, so a
+// fence for buffers alone is none for it.
+bool orders(Fence fence) { return fence.shared || (fence.device && memory_used == 0); }
+
 // ---- a threadgroup ----
 
 void prepare_stack(Thread& thread, Stack& stack) {
@@ -375,7 +379,8 @@ void exchange(const void* value, size_t bytes, Site site) {
   answer.exchange = {group.slots[turn], group.active[turn], self->lane};
 }
 
-void threadgroup_wait(Site site, bool fence) {
+void threadgroup_wait(Site site, Fence kind) {
+  const bool fence = orders(kind);
   Thread* self = running;
   Simdgroup& group = simdgroups[self->simdgroup];
   char* tag = &barrier_tags[barrier_turn];
@@ -394,7 +399,8 @@ void threadgroup_wait(Site site, bool fence) {
   if (fence) acquire(tag);
 }
 
-void simdgroup_wait(Site site, bool fence) {
+void simdgroup_wait(Site site, Fence kind) {
+  const bool fence = orders(kind);
   char* tag = &simdgroup_tags[running->simdgroup][simdgroups[running->simdgroup].turn];
   if (fence) release(tag);
   const int nothing = 0;

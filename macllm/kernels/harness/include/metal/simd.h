@@ -22,11 +22,14 @@ enum class mem_flags {
 };
 inline constexpr mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(int(a) | int(b)); }
 
+inline harness::Fence fence_of(mem_flags flags) {
+  return {(int(flags) & int(mem_flags::mem_threadgroup)) != 0, (int(flags) & int(mem_flags::mem_device)) != 0};
+}
 inline void threadgroup_barrier(mem_flags flags, HARNESS_HERE) {
-  harness::threadgroup_wait(HARNESS_SITE("threadgroup_barrier"), flags != mem_flags::mem_none);
+  harness::threadgroup_wait(HARNESS_SITE("threadgroup_barrier"), fence_of(flags));
 }
 inline void simdgroup_barrier(mem_flags flags, HARNESS_HERE) {
-  harness::simdgroup_wait(HARNESS_SITE("simdgroup_barrier"), flags != mem_flags::mem_none);
+  harness::simdgroup_wait(HARNESS_SITE("simdgroup_barrier"), fence_of(flags));
 }
 
 }  // namespace metal

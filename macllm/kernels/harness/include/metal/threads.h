@@ -53,8 +53,12 @@ extern Answer answer;
 
 // Waits until every living lane of the caller's simdgroup has come to `site`, each with a value; answer.exchange.
 void exchange(const void* value, size_t bytes, Site site);
-void threadgroup_wait(Site site, bool fence);
-void simdgroup_wait(Site site, bool fence);
+// What a barrier puts in order: writes to a threadgroup's memory, to buffers, or neither.
+struct Fence {
+  bool shared, device;
+};
+void threadgroup_wait(Site site, Fence fence);
+void simdgroup_wait(Site site, Fence fence);
 void find_lane();  // answer.lane
 // Memory that the threads of a threadgroup share, garbage at first; answer.memory.
 void find_memory(unsigned variable, size_t bytes);
