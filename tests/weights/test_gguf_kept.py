@@ -12,9 +12,14 @@ from tiny import config_of, difference, tokens
 from macllm.backend import Backend
 from macllm.engine.loading import load_model
 from macllm.engine.placement import plan
+from macllm.errors import InputError
 from macllm.explain import explain
 from macllm.families import spec_from_config
 from macllm.kernels import dispatch
+from macllm.kernels.harness.compile import find_clang
+from macllm.kernels.harness.run import runner
+from macllm.kernels.kernel import Launch
+from macllm.kernels.permission import running_on
 from macllm.nn.decoder import Decoder
 from macllm.nn.stored import Dense, Packed
 from macllm.quantization import BLOCKS, MLX_MODES, Mode
@@ -206,3 +211,25 @@ def test_a_whole_load_keeps_blocks(tmp_path: Path) -> None:
     assert isinstance(loaded, Decoder)
     assert difference(logits(loaded), logits(expanded(path))) < TOLERANCE
     assert written_back(path, loaded) == stored_bytes(path)
+
+
+def test_a_model_of_blocks_runs_as_metal(tmp_path: Path) -> None:
+    """A token, a few drafted ones and a prompt, through the very text that a Mac compiles."""
+    try:
+        find_clang()
+    except InputError as error:
+        pytest.skip(f"needs clang: {error}")
+    path = make_gguf(tmp_path / "x.gguf", "llama", Q4_K_M, layers=1).path
+    expected, run, ran = expanded(path), runner(), set[str]()
+
+    def noting(launch: Launch) -> list[mx.array]:
+        ran.add(launch.body.name)
+        return run(launch)
+
+    with running_on(noting):
+        decoder = kept(path)
+        for length in (1, 3, 10):
+            ids = IDS[:, :length]
+            assert difference(logits(decoder, ids), logits(expected, ids)) < TOLERANCE
+    wanted = {"q4_k_matvec", "q4_k_dequantize", "q6_k_matvec", "q6_k_dequantize"}
+    assert wanted <= ran
