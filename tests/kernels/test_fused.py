@@ -70,7 +70,7 @@ def test_it_is_timed_at_a_models_sizes_against_what_it_joins(name: str) -> None:
     assert kernel.samples is not None
     samples = list(kernel.samples(work))
     shapes = [(128,)] if name == "add_norm" else [(256, 128), (128, 64)]
-    rows = work.rows_within(*kernel.rows)
+    rows = work.rows if name == "add_norm" else (1, 2, 3)
     assert [(each.shape, each.rows) for each in samples] == [(shape, r) for shape in shapes for r in rows]
     for sample in samples:
         expected, found = (each(**sample.arguments) for each in (kernel.twin, kernel.rival or kernel.twin))
