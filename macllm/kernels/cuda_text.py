@@ -1,9 +1,12 @@
 """A body as CUDA: under macros that name CUDA's own things, and without the threads that a grid does not have.
 
 Metal starts exactly the threads of a grid; CUDA starts whole blocks. Where the last block is partial, the threads
-beyond the grid end at once.
+beyond the grid end at once. MLX keeps compiled kernels on disk by name and template alone, so a name tells all that
+makes another text: a digest of header and body, the guard, and the types of the inputs.
 """
 
+import hashlib
+from functools import cache
 from importlib.resources import files
 
 from macllm.kernels.kernel import Body, Launch, Template
@@ -26,6 +29,13 @@ def is_partial(launch: Launch) -> bool:
     return any(side % block for side, block in zip(launch.grid, launch.threadgroup, strict=True))
 
 
+def name(launch: Launch) -> str:
+    """What MLX is to call the kernel of a launch."""
+    types = [str(array.dtype).rpartition(".")[2] for array in launch.inputs]
+    guarded = ["partial"] if is_partial(launch) else []
+    return "_".join([launch.body.name, _digest(launch.body), *guarded, *types])
+
+
 def source(body: Body, *, partial: bool) -> str:
     """The body, after a guard where the last block may be ``partial``."""
     return _GUARD + body.source if partial else body.source
@@ -36,3 +46,8 @@ def template(launch: Launch) -> Template:
     if not is_partial(launch):
         return launch.template
     return {**launch.template, **dict(zip(_SIDES, launch.grid, strict=True))}
+
+
+@cache
+def _digest(body: Body) -> str:
+    return hashlib.sha256((header(body) + body.source).encode()).hexdigest()[:16]

@@ -23,7 +23,7 @@ def metal(launch: Launch) -> list[mx.array]:
 
 def cuda(launch: Launch) -> list[mx.array]:
     """Runs a launch on an NVIDIA GPU: the same body under macros that name CUDA's own things."""
-    function = _cuda(launch.body, cuda_text.is_partial(launch))
+    function = _cuda(launch.body, cuda_text.name(launch), cuda_text.is_partial(launch))
     return _call(function, launch, cuda_text.template(launch))
 
 
@@ -51,9 +51,9 @@ def _metal(body: Body) -> Any:
 
 
 @cache
-def _cuda(body: Body, partial: bool) -> Any:
+def _cuda(body: Body, name: str, partial: bool) -> Any:
     return mx.fast.cuda_kernel(
-        name=f"{body.name}_partial" if partial else body.name,
+        name=name,
         input_names=list(body.inputs),
         output_names=list(body.outputs),
         source=cuda_text.source(body, partial=partial),

@@ -1,11 +1,13 @@
 """The same bodies as CUDA: NVRTC compiles every portable one. Nothing runs: that needs a GPU."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import mlx.core as mx
 import pytest
 from nvrtc import complaints, toolkit, whole_text
 
-from macllm.kernels import cuda_text
+from macllm.kernels import cuda_text, runners
 from macllm.kernels.kernel import Kernel, Launch
 from macllm.kernels.registry import KERNELS
 
@@ -61,3 +63,37 @@ def test_a_body_that_is_not_portable_is_never_run_as_cuda() -> None:
         names = ("simdgroup_matrix", "simdgroup_multiply")
         used = any(name in kernel.body.source + kernel.body.header for name in names)
         assert not (used and kernel.body.portable), kernel.name
+
+
+def test_a_name_tells_every_other_text_apart() -> None:
+    """MLX's cache on disk goes by name and template arguments."""
+    texts: dict[object, str] = {}
+    for kernel in KERNELS.values():
+        if not kernel.body.portable:
+            continue
+        for launch in launches(kernel):
+            key = (cuda_text.name(launch), tuple(map(str, cuda_text.template(launch).items())))
+            text = whole_text([launch])
+            assert texts.setdefault(key, text) == text
+
+
+def test_a_launch_is_handed_to_mlx_with_its_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no CUDA device ``mx.fast.cuda_kernel`` refuses, so here it is only listened to."""
+    made: list[dict[str, Any]] = []
+    called: list[dict[str, Any]] = []
+
+    def cuda_kernel(**given: Any) -> Any:
+        made.append(given)
+        return lambda **arguments: called.append(arguments) or []
+
+    monkeypatch.setattr(mx.fast, "cuda_kernel", cuda_kernel)
+    kernel = KERNELS["nf4_dequantize"]
+    odd = next(launch for launch in launches(kernel) if cuda_text.is_partial(launch))
+    runners.cuda(odd)
+    runners.cuda(odd)
+    assert len(made) == 1  # compiled once
+    assert made[0]["source"] == cuda_text.source(odd.body, partial=True)
+    assert "__syncthreads" in made[0]["header"]
+    assert dict(called[0]["template"])["GRID_X"] == odd.grid[0]
+    assert called[0]["grid"] == odd.grid
+    assert called[0]["output_shapes"] == list(odd.output_shapes)
