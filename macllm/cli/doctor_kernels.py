@@ -40,7 +40,7 @@ def tried(model: str | None) -> list["Verdict"]:
 
     work, count = _workload(model), len(registry.KERNELS)
     found: list[Verdict] = []
-    tell(f"trying {count} kernels; this takes some minutes")
+    tell(f"trying {count} kernels, each beside its twin and against the clock")
     for number, (kernel, verdicts) in enumerate(examine(work), 1):
         found += verdicts
         tell(f"{number} of {count}: {kernel.name}: {_said(verdicts)}")
