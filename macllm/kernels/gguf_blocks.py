@@ -156,6 +156,8 @@ def _matvec_cases(kind: Mode) -> Iterator[Case]:
         yield _matvec_case("odd count of outputs", kind, random((3, odd), dtype), (21,))
         chosen = mx.array([2, 0, 2, 1], mx.uint32)
         yield _matvec_case("of a stack", kind, random((4, odd), dtype), (3, 10), chosen)
+    each = mx.array([1, 1, 0, 2, 0, 2, 2, 1], mx.uint32)  # eight: no longer in constant memory
+    yield _matvec_case("of a stack, many rows", kind, random((8, odd)), (3, 10), each)
     yield _matvec_case("more rows than are taken at once", kind, random((5, odd)), (8,))
     yield _matvec_case("as many rows as twice are taken at once", kind, random((8, odd)), (8,))
     yield _matvec_case("scales at their limits", kind, random((2, odd)), (12,), extreme=True)
