@@ -3,10 +3,12 @@
 import argparse
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from macllm.cli.options import add_json
 from macllm.cli.output import print_json, print_table, tell
+from macllm.cli.progress import Progress
 from macllm.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +122,11 @@ def _check(name: str | None, builds: Sequence[str], *, as_json: bool) -> int:
         raise InputError(f"no kernel {name}; see `macllm kernels`")
     find_clang()  # one sentence now rather than after the first text was made
     kernels = [KERNELS[name]] if name is not None else list(KERNELS.values())
-    rows = list(check(kernels, builds))
+    rows: list[Row] = []
+    with Progress("checking", len(kernels) * len(builds), unit="builds", passing=True) as progress:
+        for done, (kernel, build) in enumerate(product(kernels, builds), 1):
+            rows += check([kernel], [build])
+            progress.update(done)
     if as_json:
         print_json({"cases": [row.as_json() for row in rows]})
     else:

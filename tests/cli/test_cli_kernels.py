@@ -74,12 +74,13 @@ def test_a_case_that_fails_is_told_and_ends_with_1(
     need_clang()
     row = Row("nf4_matvec", "all zeros", "float16", (8, 64), 1, "thread", None, False, "a data race")
     monkeypatch.setattr("macllm.kernels.harness.check.check", lambda kernels, builds: iter([row] * 12))
-    assert main(["kernels", "check"]) == 1
+    words = ["kernels", "check", "nf4_matvec", "--build", "thread"]
+    assert main(words) == 1
     out, err = capsys.readouterr()
     assert "12 FAIL" in out
     assert err.splitlines()[0] == "nf4_matvec, thread, all zeros, float16 (8, 64), 1 rows: a data race"
     assert err.splitlines()[-1] == "... and 2 more: see --json"
-    assert main(["kernels", "check", "--json"]) == 1
+    assert main([*words, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["cases"][0]["reason"] == "a data race"
 
 
