@@ -12,6 +12,7 @@ import mlx.core as mx
 from macllm.kernels.fused import ADD_NORM, SWIGLU
 from macllm.kernels.kernel import Kernel, Runner
 from macllm.kernels.permission import keeps_choices, permitted, runner, setting
+from macllm.kernels.runners import device_runner
 from macllm.quantization import Quantization
 
 Fusion: TypeAlias = Callable[..., Sequence[mx.array]]
@@ -36,8 +37,7 @@ def swiglu(
     fusion = _chosen(SWIGLU[q.bits], x, 1)
     if fusion is None or scales.dtype != x.dtype:
         return None
-    (y,) = fusion(x.reshape(-1, x.shape[-1]), weight, scales, biases)
-    return y.reshape(*x.shape[:-1], -1)
+    return fusion(x, weight, scales, biases)[0]
 
 
 def add_norm(x: mx.array, y: mx.array, weight: mx.array, eps: float) -> tuple[mx.array, mx.array] | None:
@@ -45,9 +45,8 @@ def add_norm(x: mx.array, y: mx.array, weight: mx.array, eps: float) -> tuple[mx
     fusion = _chosen(ADD_NORM, x, 3, eps=eps)
     if fusion is None or not x.dtype == y.dtype == weight.dtype:
         return None
-    width = x.shape[-1]
-    total, normed = fusion(x.reshape(-1, width), y.reshape(-1, width), weight)
-    return total.reshape(x.shape), normed.reshape(x.shape)
+    total, normed = fusion(x, y, weight)
+    return total, normed
 
 
 _table: dict[tuple[str, mx.Dtype, int, float | None], Fusion | None] = {}
@@ -68,7 +67,10 @@ def _chosen(kernel: Kernel, x: mx.array, moving: int, eps: float | None = None) 
 
 
 def _differentiable(kernel: Kernel, run: Runner, moving: int, numbers: Mapping[str, float]) -> Fusion:
-    """The kernel with its twin's gradients."""
+    """The kernel with its twin's gradients, for rows of any leading shape (..., I).
+
+    On the device it is compiled: so much of Python at each call would cost more than the launches that are saved.
+    """
 
     def named(arrays: Iterable[mx.array]) -> dict[str, Any]:
         return {**dict(zip(kernel.body.inputs, arrays, strict=False)), **numbers}
@@ -85,4 +87,8 @@ def _differentiable(kernel: Kernel, run: Runner, moving: int, numbers: Mapping[s
         _, changes = mx.vjp(twin, list(primals[:moving]), list(cotangents))
         return (*changes, *(mx.zeros_like(array) for array in fixed))
 
-    return function  # type: ignore[no-any-return]
+    def whole(*arrays: mx.array) -> list[mx.array]:
+        flat = (array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array for array in arrays)
+        return [array.reshape(*arrays[0].shape[:-1], -1) for array in function(*flat)]
+
+    return mx.compile(whole) if run is device_runner() else whole

@@ -1,5 +1,6 @@
 """A model gives the same with its operations joined and one by one, and joins them only where a kernel may do it."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from macllm.kernels.registry import KERNELS
 from macllm.nn.decoder import Decoder
 
 LAYERS = 2
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="needs g++, with which MLX compiles for a CPU"
+)
 
 
 class Twins:
@@ -67,6 +71,19 @@ def test_a_few_tokens_run_joined_and_give_the_same(
     assert twins.ran["add_norm"] == LAYERS * norms
 
 
+@needs_compiler
+def test_on_the_device_a_call_is_compiled_once_for_all_layers_and_tokens(
+    folder: Path, twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = step(decoder(folder), 1)
+    monkeypatch.setattr(fusions, "device_runner", lambda: twins)
+    with running_on(twins):
+        model = decoder(folder)
+        for _ in range(3):
+            assert difference(step(model, 1), expected) < 1e-4
+    assert twins.ran["swiglu_affine4"] == twins.ran["add_norm"] == 1
+
+
 @pytest.mark.parametrize("setting", ["off", "auto"])
 def test_nothing_is_joined_unless_it_is_wanted_or_was_tried(
     setting: str, folder: Path, twins: Twins, monkeypatch: pytest.MonkeyPatch
@@ -84,8 +101,9 @@ def test_where_nothing_runs_kernels_no_layer_asks(folder: Path, monkeypatch: pyt
     step(model, 1)
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
 def test_gradients_through_joined_operations_are_those_of_the_ones_they_join(
-    folder: Path, twins: Twins
+    compiled: bool, folder: Path, twins: Twins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gradients(model: Decoder) -> list[mx.array]:
         model.train()
@@ -100,6 +118,7 @@ def test_gradients_through_joined_operations_are_those_of_the_ones_they_join(
         return list(mx.grad(loss, argnums=(0, 1, 2))(x, y, between.weight))
 
     expected = gradients(decoder(folder))
+    monkeypatch.setattr(fusions, "device_runner", lambda: twins if compiled else None)
     with running_on(twins):
         found = gradients(decoder(folder))
     assert twins.ran["swiglu_affine4"] == twins.ran["add_norm"] == 1
