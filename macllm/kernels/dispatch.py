@@ -16,6 +16,7 @@ from macllm.kernels import gguf_decode, nf4
 from macllm.kernels.kernel import Kernel, Role, Runner
 from macllm.kernels.permission import keeps_choices, permitted, setting
 from macllm.kernels.registry import KERNELS
+from macllm.kernels.runners import device_runner
 from macllm.quantization import BLOCKS, MLX_MODES, Mode, Quantization
 
 MOST_ROWS = (
@@ -24,6 +25,7 @@ MOST_ROWS = (
 MOST_GATHERED = 64  # rows with a matrix each
 
 Chosen: TypeAlias = tuple[Kernel, Runner]
+Product: TypeAlias = Callable[..., mx.array]  # of x, weight, scales, biases, index
 Expand: TypeAlias = Callable[[mx.array, mx.array | None, mx.array | None, mx.Dtype], mx.array]
 
 
@@ -52,10 +54,9 @@ def product(
     """``x @ W.T`` for x (..., I) and a matrix (O, I): (..., O)."""
     rows = math.prod(x.shape[:-1])
     if rows <= MOST_ROWS:
-        chosen = choose("product", q, x.dtype, rows)
-        if chosen is not None:
-            y = _differentiable(chosen, q)(x.reshape(rows, -1), weight, scales, biases, None)
-            return y.reshape(*x.shape[:-1], -1)
+        multiply = _multiplying(q, x.dtype, rows)
+        if multiply is not None:
+            return multiply(x, weight, scales, biases, None)
     if q.mode in MLX_MODES:
         assert scales is not None
         return mx.quantized_matmul(x, weight, scales, biases, True, q.group_size, q.bits, q.mode)
@@ -80,9 +81,9 @@ def gathered(
         whole = expand(q, weight, scales, biases, x.dtype)
         return mx.gather_mm(wide, whole.swapaxes(-1, -2), rhs_indices=index)
     flat, rows = index.reshape(pairs), wide.reshape(pairs, -1)
-    chosen = choose("product", q, x.dtype, 1)
-    if chosen is not None:
-        y = _differentiable(chosen, q)(rows, weight, scales, biases, flat.astype(mx.uint32))
+    multiply = _multiplying(q, x.dtype, 1)
+    if multiply is not None:
+        y = multiply(rows, weight, scales, biases, flat.astype(mx.uint32))
     else:
         parts = [None if array is None else array[flat] for array in (weight, scales, biases)]
         assert parts[0] is not None
@@ -167,13 +168,24 @@ def _find(role: Role, q: Quantization, dtype: mx.Dtype, rows: int) -> Chosen | N
     return max(ranked, key=lambda each: each[:2])[2] if ranked else None
 
 
-_products: dict[tuple[Chosen, Quantization], Callable[..., mx.array]] = {}
+_products: dict[tuple[Quantization, mx.Dtype, int], Product | None] = {}
+keeps_choices(_products.clear)
 
 
-def _differentiable(chosen: Chosen, q: Quantization) -> Callable[..., mx.array]:
-    """A kernel's product with the gradient of its input, through the expanded matrix; the matrix has none."""
-    if (chosen, q) in _products:
-        return _products[chosen, q]
+def _multiplying(q: Quantization, dtype: mx.Dtype, rows: int) -> Product | None:
+    """What multiplies rows x (..., I) by a kernel; None where no kernel was chosen."""
+    key = (q, dtype, rows)
+    if key not in _products:
+        chosen = choose("product", q, dtype, rows)
+        _products[key] = None if chosen is None else _differentiable(chosen, q)
+    return _products[key]
+
+
+def _differentiable(chosen: Chosen, q: Quantization) -> Product:
+    """A kernel's product with the gradient of its input, through the expanded matrix; the matrix has none.
+
+    On the device it is compiled: else a call takes as long in Python as a small matrix on the GPU.
+    """
     kernel, run = chosen
 
     def forward(
@@ -199,5 +211,8 @@ def _differentiable(chosen: Chosen, q: Quantization) -> Callable[..., mx.array]:
         others = [None if array is None else mx.zeros_like(array) for array in primals[1:]]
         return (change.astype(x.dtype), *others)
 
-    _products[chosen, q] = function
-    return function  # type: ignore[no-any-return]
+    def whole(x: mx.array, *stored: mx.array | None) -> mx.array:
+        y: mx.array = function(x.reshape(-1, x.shape[-1]), *stored)
+        return y.reshape(*x.shape[:-1], -1)
+
+    return mx.compile(whole) if run is device_runner() else whole

@@ -1,5 +1,6 @@
 """The choice of a kernel: off, on, by whom it is run, and the same numbers and gradients whoever computes them."""
 
+import shutil
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -67,6 +68,21 @@ def test_a_product_is_the_same_by_kernel_and_by_expansion(rows: int, twins: Twin
         assert close(dispatch.product(x, NF4, *stored), expected)
     several = "skinny_nf4" if rows <= dispatch.MOST_ROWS else "nf4_dequantize"
     assert twins.ran == ["nf4_matvec" if rows == 1 else several]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, with which MLX compiles for a CPU")
+def test_on_the_device_products_are_compiled_and_compiled_once(
+    twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "device_runner", lambda: twins)
+    stored, x = dispatch.pack(NF4, array(24, 128)), array(1, 1, 128)
+    expected = dispatch.product(x, NF4, *stored)
+    with running_on(twins):
+        for factor in (1.0, 2.0, 3.0):
+            assert close(dispatch.product(x * factor, NF4, *stored), expected * factor)
+        assert twins.ran == ["nf4_matvec"]
+        gradient = mx.grad(lambda x: dispatch.product(x, NF4, *stored).sum())(x)
+    assert close(gradient, dispatch.expand(NF4, *stored, mx.float32).sum(axis=0))
 
 
 @pytest.mark.parametrize("pairs", [(1, 2), (3, 4), (40, 2)])

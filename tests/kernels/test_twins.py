@@ -47,3 +47,16 @@ def test_the_same_cases_come_every_time(name: str) -> None:
     for key, value in first.arguments.items():
         if isinstance(value, mx.array):
             assert mx.array_equal(value, second.arguments[key])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_is_bound_within_a_compiled_function_as_outside(name: str) -> None:
+    kernel, case = KERNELS[name], next(iter(KERNELS[name].cases()))
+    arrays = {key: value for key, value in case.arguments.items() if isinstance(value, mx.array)}
+
+    def inputs(*given: mx.array) -> list[mx.array]:
+        arguments = {**case.arguments, **dict(zip(arrays, given, strict=True))}
+        return list(kernel.bind(**arguments).inputs)
+
+    inside, outside = mx.compile(inputs)(*arrays.values()), inputs(*arrays.values())
+    assert all(mx.array_equal(one, other) for one, other in zip(inside, outside, strict=True))
