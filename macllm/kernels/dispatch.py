@@ -16,7 +16,7 @@ from macllm.kernels import gguf_decode, nf4
 from macllm.kernels.kernel import Kernel, Role, Runner
 from macllm.kernels.permission import keeps_choices, permitted, setting
 from macllm.kernels.registry import KERNELS
-from macllm.kernels.runners import device_runner
+from macllm.kernels.runners import compiled
 from macllm.quantization import BLOCKS, MLX_MODES, Mode, Quantization
 
 MOST_ROWS = (
@@ -182,10 +182,7 @@ def _multiplying(q: Quantization, dtype: mx.Dtype, rows: int) -> Product | None:
 
 
 def _differentiable(chosen: Chosen, q: Quantization) -> Product:
-    """A kernel's product with the gradient of its input, through the expanded matrix; the matrix has none.
-
-    On the device it is compiled: else a call takes as long in Python as a small matrix on the GPU.
-    """
+    """A kernel's product with the gradient of its input, through the expanded matrix; the matrix has none."""
     kernel, run = chosen
 
     def forward(
@@ -215,4 +212,4 @@ def _differentiable(chosen: Chosen, q: Quantization) -> Product:
         y: mx.array = function(x.reshape(-1, x.shape[-1]), *stored)
         return y.reshape(*x.shape[:-1], -1)
 
-    return mx.compile(whole) if run is device_runner() else whole
+    return compiled(whole, run)

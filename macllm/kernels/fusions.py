@@ -12,7 +12,7 @@ import mlx.core as mx
 from macllm.kernels.fused import ADD_NORM, SWIGLU
 from macllm.kernels.kernel import Kernel, Runner
 from macllm.kernels.permission import keeps_choices, permitted, runner, setting
-from macllm.kernels.runners import device_runner
+from macllm.kernels.runners import compiled
 from macllm.quantization import Quantization
 
 Fusion: TypeAlias = Callable[..., Sequence[mx.array]]
@@ -67,10 +67,7 @@ def _chosen(kernel: Kernel, x: mx.array, moving: int, eps: float | None = None) 
 
 
 def _differentiable(kernel: Kernel, run: Runner, moving: int, numbers: Mapping[str, float]) -> Fusion:
-    """The kernel with its twin's gradients, for rows of any leading shape (..., I).
-
-    On the device it is compiled: so much of Python at each call would cost more than the launches that are saved.
-    """
+    """The kernel with its twin's gradients, for rows of any leading shape (..., I)."""
 
     def named(arrays: Iterable[mx.array]) -> dict[str, Any]:
         return {**dict(zip(kernel.body.inputs, arrays, strict=False)), **numbers}
@@ -91,4 +88,4 @@ def _differentiable(kernel: Kernel, run: Runner, moving: int, numbers: Mapping[s
         flat = (array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array for array in arrays)
         return [array.reshape(*arrays[0].shape[:-1], -1) for array in function(*flat)]
 
-    return mx.compile(whole) if run is device_runner() else whole
+    return compiled(whole, run)

@@ -1,5 +1,6 @@
 """Hands a launch to the device: as Metal, or as CUDA for the bodies that port."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,15 @@ def device_runner() -> Runner | None:
     if mx.default_device().type == mx.DeviceType.cpu:
         return None
     return metal if mx.metal.is_available() else cuda
+
+
+def compiled(function: Callable[..., Any], run: Runner) -> Callable[..., Any]:
+    """A function that calls kernels by ``run``, compiled where that is the device.
+
+    Launches are then bound once for each set of shapes, not at every call, which takes Python as long as a GPU takes
+    for a small matrix. Other runners want arrays, not what stands for them.
+    """
+    return mx.compile(function) if run is device_runner() else function
 
 
 def metal(launch: Launch) -> list[mx.array]:

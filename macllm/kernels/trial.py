@@ -11,11 +11,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import mlx.core as mx
 
 from macllm.kernels.kernel import Case, Kernel, Runner, Sample
+from macllm.kernels.runners import compiled
 from macllm.kernels.samples import TOLERANCES, as_float64, relative_error
 from macllm.kernels.verdicts import FASTER, Status, Verdict, Verdicts, dtype_name
 from macllm.kernels.workload import Workload
@@ -128,7 +130,7 @@ class _Trial:
         rival = kernel.rival or kernel.twin
         try:
             mine, theirs = self._race(
-                [lambda a=each: kernel(self.run, **a) for each in _copies(arguments)],  # type: ignore[misc]
+                self._calls(arguments),
                 [lambda a=each: rival(**a) for each in _copies(sample.rival or arguments)],  # type: ignore[misc]
             )
         except _OutOfTime:
@@ -138,6 +140,19 @@ class _Trial:
         status: Status = "faster" if mine > 0 and theirs / mine >= FASTER else "slower"
         kind = dtype_name(self.dtype)
         return Verdict(kernel.name, kind, status, "", error, sample.shape, sample.rows, mine, theirs)
+
+    def _calls(self, arguments: Mapping[str, Any]) -> list[Callable[[], Any]]:
+        """The kernel with copies of the arguments, called as dispatch calls it."""
+        fixed = {name: value for name, value in arguments.items() if not isinstance(value, mx.array)}
+
+        def call(arrays: Mapping[str, mx.array]) -> list[mx.array]:
+            return list(self.kernel(self.run, **fixed, **arrays))
+
+        function = compiled(call, self.run)
+        copies = [
+            {name: each[name] for name in arguments if name not in fixed} for each in _copies(arguments)
+        ]
+        return [partial(function, arrays) for arrays in copies]
 
     def _race(self, *runners: Sequence[Callable[[], Any]]) -> tuple[float, ...]:
         """Median seconds of a call of each, in turns, so that a chip that slows down slows all."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from macllm.errors import OptionError
-from macllm.kernels import dispatch
+from macllm.kernels import dispatch, runners
 from macllm.kernels.kernel import Launch
 from macllm.kernels.permission import running_on
 from macllm.kernels.registry import KERNELS
@@ -74,7 +74,7 @@ def test_a_product_is_the_same_by_kernel_and_by_expansion(rows: int, twins: Twin
 def test_on_the_device_products_are_compiled_and_compiled_once(
     twins: Twins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "device_runner", lambda: twins)
+    monkeypatch.setattr(runners, "device_runner", lambda: twins)
     stored, x = dispatch.pack(NF4, array(24, 128)), array(1, 1, 128)
     expected = dispatch.product(x, NF4, *stored)
     with running_on(twins):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import decoder, difference, tokens, write_with_mlx_lm
 
-from macllm.kernels import fusions
+from macllm.kernels import fusions, runners
 from macllm.kernels.kernel import Launch
 from macllm.kernels.permission import running_on
 from macllm.kernels.registry import KERNELS
@@ -76,7 +76,7 @@ def test_on_the_device_a_call_is_compiled_once_for_all_layers_and_tokens(
     folder: Path, twins: Twins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = step(decoder(folder), 1)
-    monkeypatch.setattr(fusions, "device_runner", lambda: twins)
+    monkeypatch.setattr(runners, "device_runner", lambda: twins)
     with running_on(twins):
         model = decoder(folder)
         for _ in range(3):
@@ -118,7 +118,7 @@ def test_gradients_through_joined_operations_are_those_of_the_ones_they_join(
         return list(mx.grad(loss, argnums=(0, 1, 2))(x, y, between.weight))
 
     expected = gradients(decoder(folder))
-    monkeypatch.setattr(fusions, "device_runner", lambda: twins if compiled else None)
+    monkeypatch.setattr(runners, "device_runner", lambda: twins if compiled else None)
     with running_on(twins):
         found = gradients(decoder(folder))
     assert twins.ran["swiglu_affine4"] == twins.ran["add_norm"] == 1

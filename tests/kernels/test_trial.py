@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from stand_ins import Clock, fails_at_once, fails_when_computed, no_numbers, noting, right, wrong
 
 from macllm.families import spec_from_config
-from macllm.kernels.kernel import Kernel, Runner
+from macllm.kernels import runners
+from macllm.kernels.kernel import Kernel, Launch, Runner
 from macllm.kernels.registry import KERNELS
 from macllm.kernels.trial import SHORT, reason_of, short_trial, trial, trials, untried
 from macllm.kernels.verdicts import Machine, Status, Verdict, Verdicts
@@ -218,6 +220,24 @@ def test_the_short_form_of_a_workload_is_one_of_each() -> None:
 )
 def test_a_reason_is_one_line(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, with which MLX compiles for a CPU")
+def test_on_the_device_a_kernel_is_timed_compiled_as_it_is_called(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[int, ...]] = []
+
+    def run(launch: Launch) -> list[mx.array]:
+        ran.append(launch.output_shapes[0])
+        return right(launch)
+
+    monkeypatch.setattr(runners, "device_runner", lambda: run)
+    found = trial(KERNEL, run, SMALL, effort=SHORT, clock=clock)
+    timed_calls = [(rows, outputs) for outputs, _ in SMALL.matrices for rows in SMALL.rows]
+    assert [each.kernel for each in found] == [KERNEL.name] * len(timed_calls)
+    # each once to be compared and once to be compiled
+    assert ran[-2 * len(timed_calls) :] == [shape for shape in timed_calls for _ in range(2)]
 
 
 def test_the_clock_moves_on_its_own_too() -> None:
