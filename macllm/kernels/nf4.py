@@ -256,8 +256,8 @@ def _matvec_cases() -> Iterator[Case]:
         label = "grouped magnitudes" if double else "plain magnitudes"
         yield _matvec_case(label, x, stored, None)
     for dtype in DTYPES:
-        stack = _stored((3, 20, 128), double=True)
-        yield _matvec_case("of a stack", random((4, 128), dtype), stack, mx.array([2, 0, 2, 1], mx.uint32))
+        stack = _stored((3, 60, 576), double=True)  # 540 blocks each: two groups of 256 and a part of one
+        yield _matvec_case("of a stack", random((4, 576), dtype), stack, mx.array([2, 0, 2, 1], mx.uint32))
         zeros = quantize(mx.zeros((12, 128)))
         yield _matvec_case("all zeros", random((2, 128), dtype), zeros, None)
         wild = quantize(random((24, 640)) * mx.power(10.0, random((24, 1))))
@@ -266,7 +266,7 @@ def _matvec_cases() -> Iterator[Case]:
 
 def _dequantize_cases() -> Iterator[Case]:
     for dtype, shape, double in product(
-        DTYPES, ((8, 64), (33, 192), (2, 5, 576), (3, 100, 128)), (True, False)
+        DTYPES, ((8, 64), (33, 192), (2, 60, 576), (3, 100, 128)), (True, False)
     ):
         stored = _stored(shape, double)
         arguments = dict(zip(("weight", "scales", "biases"), stored, strict=True)) | {"dtype": dtype}
@@ -285,8 +285,28 @@ def _quantize_cases() -> Iterator[Case]:
     for dtype, shape in product(DTYPES, ((8, 64), (33, 192), (2, 5, 576))):
         matrix = random(shape, dtype)
         found = mx.max(mx.abs(matrix.astype(mx.float32).reshape(*shape[:-1], -1, BLOCK)), axis=-1)
-        words = partial(lambda m, f: (as_float64(_quantize_twin(m, f)[0]),), matrix, found)
-        yield Case("nearest values", {"matrix": matrix, "found": found}, words, 0, dtype, shape, 1)
+        arguments = {"matrix": matrix, "found": found}
+        words = partial(lambda m, f: (_nearest_words(m, f),), matrix, found)
+        yield Case("nearest values", arguments, words, 0, dtype, shape, 1)
+    middles = (values()[:-1] + values()[1:]) * 0.5
+    filled = mx.concatenate([middles, -middles, mx.zeros(2), values(), -values()]).reshape(1, BLOCK)
+    for magnitude in (1.0, 2.0**-20, 0.0):  # exact products: a GPU may round others otherwise
+        found = mx.full((1, 1), magnitude)
+        arguments = {"matrix": filled * magnitude, "found": found}
+        words = partial(lambda m, f: (_nearest_words(m, f),), arguments["matrix"], found)
+        yield Case("on the middles of values", arguments, words, 0, mx.float32, (1, BLOCK), 1)
+
+
+def _nearest_words(matrix: mx.array, found: mx.array) -> Reference:
+    """:func:`quantize_codes` in NumPy, block by block; in float32 too, for a middle is a rounded number."""
+    ascending = np.array(_VALUES, np.float32)
+    middles = (ascending[:-1] + ascending[1:]) * np.float32(0.5)
+    blocks = np.array(matrix.astype(mx.float32)).reshape(-1, BLOCK)
+    codes = np.empty(blocks.shape, np.uint32)
+    for block, magnitude in enumerate(np.array(found).reshape(-1)):
+        codes[block] = np.searchsorted(middles * magnitude, blocks[block], side="left")
+    words = (codes.reshape(-1, _WORD) << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+    return words.reshape(*matrix.shape[:-1], -1).astype(np.float64)
 
 
 def _matvec_samples(work: Workload) -> Iterator[Sample]:

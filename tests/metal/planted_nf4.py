@@ -204,6 +204,16 @@ _NF4_WHOLE = (
     ),
     Mutant(
         "nf4_dequantize",
+        "the first group's scale for all blocks",
+        " + within / uint(NF4_SECOND)",
+        "",
+        "fast",
+        WRONG,
+        label="grouped magnitudes",
+        shape=(2, 60, 576),
+    ),
+    Mutant(
+        "nf4_dequantize",
         "groups run on over the matrices of a stack",
         "% uint(N * BLOCKS)",
         "% (1u << 30)",
@@ -219,6 +229,9 @@ _NF4_WHOLE = (
         "code << (28 - 4 * i)",
         "fast",
         WRONG,
+    ),
+    Mutant(
+        "nf4_quantize", "a number on a middle goes up", "value > middle", "value >= middle", "fast", WRONG
     ),
     Mutant("nf4_quantize", "one value is never compared with", "c < 15", "c < 14", "fast", WRONG),
     Mutant(

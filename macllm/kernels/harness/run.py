@@ -148,7 +148,8 @@ def _difference(a: bytes, b: bytes, width: int, fill_a: int, fill_b: int) -> str
     right = np.frombuffer(b, np.uint8).reshape(-1, width)
     unwritten = (left == fill_a).all(axis=1) & (right == fill_b).all(axis=1)
     if unwritten.any():
-        return f"{int(unwritten.sum())} of {len(left)} elements are never written, first {int(unwritten.argmax())}"
+        count, first = int(unwritten.sum()), int(unwritten.argmax())
+        return f"{count} of {len(left)} elements are never written, or come from what was not, first {first}"
     differs = (left != right).any(axis=1)
     return (
         f"{int(differs.sum())} of {len(left)} elements depend on the order of threads, or on memory "

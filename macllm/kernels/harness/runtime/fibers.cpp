@@ -27,6 +27,7 @@ namespace {
 
 constexpr size_t kThreads = 1024;      // most threads of a threadgroup
 constexpr size_t kMemory = 32 * 1024;  // bytes of threadgroup memory on every Apple GPU
+constexpr size_t kGap = 64;            // bytes after each of its variables that nobody may touch
 constexpr size_t kPage = 4096;
 #if defined(HARNESS_ADDRESS)
 constexpr size_t kStack = 512 * 1024;  // redzones around every local variable
@@ -320,10 +321,10 @@ void prepare_memory() {
 #if defined(HARNESS_THREAD)
   constexpr size_t reserved = size_t(1) << 32;
 #else
-  constexpr size_t reserved = kMemory;
+  constexpr size_t reserved = 4 * kMemory;  // gaps take room too
   pool_used = 0;
 #endif
-  if (!pool || pool_used + kMemory > pool_bytes) {
+  if (!pool || pool_used + 4 * kMemory > pool_bytes) {
     pool = (char*)mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pool == MAP_FAILED) abort();
     pool_bytes = reserved;
@@ -341,8 +342,24 @@ char* room_for(Variable& variable, size_t bytes) {
 #else
   (void)variable;
   char* place = pool + pool_used;
-  pool_used += (bytes + 15) / 16 * 16;
+  pool_used += (bytes + 15) / 16 * 16 + kGap;
+  fill(place + bytes, job.fill, kGap);
+  mark_uninitialised(place + bytes, kGap);
   return place;
+#endif
+}
+
+// Nothing was written beside a variable of the threadgroup that has just run.
+void check_memory() {
+#if !defined(HARNESS_ADDRESS)
+  for (const Variable& variable : variables) {
+    if (variable.threadgroup != threadgroup_number) continue;
+    const char* gap = variable.place + variable.bytes;
+    if (std::any_of(gap, gap + kGap, [](char byte) { return (unsigned char)byte != job.fill; })) {
+      fault("out of bounds: threadgroup memory is written past the end of an array",
+            {"a declaration", job.kernel->name, 0});
+    }
+  }
 #endif
 }
 
@@ -445,6 +462,7 @@ void run_grid(const Kernel& kernel, void** buffers, Grid grid, Order order, uint
     release(&start_tag);
     switch_to(next_ready(order == Order::reverse ? simdgroup_count - 1 : 0));
     if (alive) deadlock();
+    check_memory();
   }
   for (Stack& stack : stacks) {
     if (stack.base) acquire(&stack);  // what follows comes after all threads
