@@ -294,7 +294,8 @@ def _quantize_cases() -> Iterator[Case]:
         found = mx.full((1, 1), magnitude)
         arguments = {"matrix": filled * magnitude, "found": found}
         words = partial(lambda m, f: (_nearest_words(m, f),), arguments["matrix"], found)
-        yield Case("on the middles of values", arguments, words, 0, mx.float32, (1, BLOCK), 1)
+        label = f"on the middles of values, times {magnitude:g}"
+        yield Case(label, arguments, words, 0, mx.float32, (1, BLOCK), 1)
 
 
 def _nearest_words(matrix: mx.array, found: mx.array) -> Reference:
