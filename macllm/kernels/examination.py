@@ -29,8 +29,11 @@ def examine(work: Workload) -> Iterator[tuple[Kernel, tuple[Verdict, ...]]]:
 
 
 def row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON data, with the ratio of its times."""
-    return {**verdict.as_json(), "ratio": round(verdict.ratio, 3)}
+    """A verdict as JSON data, in the words of the table."""
+    saved = verdict.as_json()
+    names = ("kernel", "dtype", "shape", "rows", "error", "kernel_s", "rival_s")
+    judged = {"ratio": round(verdict.ratio, 3), "verdict": verdict.status, "reason": verdict.reason}
+    return {**{name: saved[name] for name in names}, **judged}
 
 
 def shareable(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from macllm.kernels.workload import Workload
 
 Clock: TypeAlias = Callable[[], float]
 
-SHORT_S = 2.5  # of the first load on an unknown chip, beside the time that a process takes to start
+SHORT_S = 2.0  # of the first load on an unknown chip; with the start of its process it takes less than three
 LONGEST_REASON = 300  # characters
 
 _GROSS = 5e-3  # of the largest magnitude: what a twin in reduced precision (TF32) may be off by
@@ -82,15 +82,11 @@ class _Trial:
         return timed or (Verdict(name, kind, "right", error=error),)
 
     def _cases(self) -> Iterator[Case]:
-        """Of this type, all or a few that differ by label."""
-        most, labels = self.effort.cases, set[str]()
-        for case in self.kernel.cases():
+        """Of this type, all or a few: one of a label, those of odd sizes first."""
+        found = (case for case in self.kernel.cases() if case.dtype == self.dtype)
+        for case in found if self.effort.cases is None else _oddest(found, self.effort.cases):
             self._keep_time()
-            if case.dtype == self.dtype and (most is None or case.label not in labels):
-                labels.add(case.label)
-                yield case
-            if most is not None and len(labels) == most:
-                return
+            yield case
 
     def _samples(self) -> Iterator[Sample]:
         if self.kernel.samples is not None and self.dtype == self.work.dtype:
@@ -256,6 +252,15 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[:1] + [line for line in lines[1:] if "error:" in line][:1]
     return (": ".join(said) or type(error).__name__)[:LONGEST_REASON]
+
+
+def _oddest(cases: Iterable[Case], most: int) -> list[Case]:
+    """Up to ``most``, each with a label of its own: those with the most odd sizes, where ends are cut short."""
+    ranked = sorted(cases, key=lambda case: -sum(size % 2 for size in (*case.shape, case.rows)))
+    by_label: dict[str, Case] = {}
+    for case in ranked:
+        by_label.setdefault(case.label, case)
+    return list(by_label.values())[:most]
 
 
 def _judged(error: float, tolerance: float, where: str) -> float:
