@@ -1,8 +1,8 @@
 """Writes a model of transformers as GGUF the way our own description and names say it, in float32."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gguf
 import mlx.core as mx
@@ -17,16 +17,24 @@ from macllm.weights.gguf.names import gguf_naming
 from macllm.weights.names import hugging_face
 from macllm.weights.safetensors import read_headers
 
+Tensors: TypeAlias = dict[str, np.ndarray]
 
-def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[str, Any]) -> Path:
-    """The model of a folder as a file; ``keys`` (a tokenizer's, say) are added."""
+
+def export(
+    config: Mapping[str, Any],
+    folder: Path,
+    path: Path,
+    keys: Mapping[str, Any],
+    layout: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+) -> Path:
+    """The model of a folder as a file, with further ``keys`` (of a tokenizer, say); ``layout`` may change tensors."""
     spec = spec_from_config(config)
     description = describe(spec)
     writer = gguf.GGUFWriter(path, description.architecture)
     for key, value in (description.keys | dict(keys)).items():
         if key != "general.architecture":
             add_key(writer, key, value)
-    for name, values in exported(spec, folder).items():
+    for name, values in layout(exported(spec, folder)).items():
         writer.add_tensor(name, values)
     for name, factors in description.factors.items():
         writer.add_tensor(name, np.array(factors, np.float32))
@@ -37,7 +45,7 @@ def export(config: Mapping[str, Any], folder: Path, path: Path, keys: Mapping[st
     return path
 
 
-def exported(spec: ModelSpec, folder: Path) -> dict[str, np.ndarray]:
+def exported(spec: ModelSpec, folder: Path) -> Tensors:
     """The tensors of a folder under GGUF's names, by way of the canonical ones."""
     tensors, canonical = tensors_of(folder), dict[str, Stored]()
     for relation in hugging_face(spec, read_headers(folder).form, tensors).relations():

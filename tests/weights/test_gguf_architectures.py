@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gguf import MODEL_ARCH_NAMES
 from gguf_converter import Conversion, tensors_of
-from gguf_export import export, exported
+from gguf_export import Tensors, export, exported
 from gguf_variants import REFUSED, converted_variants, gguf_config, gguf_variants, written
 from tiny import difference, read_config, tokens
 
@@ -66,6 +66,74 @@ def test_logits_of_a_converted_file_are_the_original_s(variant: str, tmp_path: P
 def test_logits_of_an_exported_file_are_the_original_s(variant: str, tmp_path: Path) -> None:
     """From Hugging Face's names and keys through ours to GGUF's, and read again."""
     path = export(gguf_config(variant), written(variant).folder, tmp_path / "x.gguf", {})
+    assert difference(logits(path), written(variant).logits(IDS)) < TOLERANCE
+
+
+def an_expert_each(tensors: Tensors) -> Tensors:
+    """As in files from before stacks."""
+    laid: Tensors = {}
+    for name, values in tensors.items():
+        if "_exps." not in name:
+            laid[name] = values
+            continue
+        for expert, matrix in enumerate(values):
+            laid[name.replace("_exps.", f".{expert}.")] = matrix
+    return laid
+
+
+def gate_with_up(tensors: Tensors) -> Tensors:
+    """As the converter writes experts if asked."""
+    laid = dict(tensors)
+    for name in [name for name in tensors if "ffn_gate_exps" in name]:
+        parts = [laid.pop(name), laid.pop(name.replace("gate", "up"))]
+        laid[name.replace("gate", "gate_up")] = np.concatenate(parts, axis=1)
+    return laid
+
+
+def fused_attention(tensors: Tensors) -> Tensors:
+    """As the converter writes q, k and v if asked."""
+    laid = dict(tensors)
+    for name in [name for name in tensors if "attn_q." in name]:
+        parts = [laid.pop(name.replace("attn_q", f"attn_{part}")) for part in "qkv"]
+        laid[name.replace("attn_q", "attn_qkv")] = np.concatenate(parts)
+    return laid
+
+
+def whole_latent(tensors: Tensors) -> Tensors:
+    """Keys and values of each head of latent attention as rows of one matrix, as in older files."""
+    laid = dict(tensors)
+    for name in [name for name in tensors if "attn_k_b" in name]:
+        keys, values = (
+            laid.pop(name),
+            laid.pop(name.replace("k_b", "v_b")),
+        )  # (H, rank, nope) and (H, value, rank)
+        both = np.concatenate([np.swapaxes(keys, 1, 2), values], axis=1)
+        laid[name.replace("k_b", "kv_b")] = both.reshape(-1, both.shape[-1])
+    return laid
+
+
+LAYOUTS = [
+    ("llama", fused_attention),
+    ("qwen2", fused_attention),
+    ("mixtral", an_expert_each),
+    ("qwen3-moe", an_expert_each),
+    ("qwen3-moe", gate_with_up),
+    ("granite-moe", gate_with_up),
+    ("deepseek-v2-grouped", whole_latent),
+    ("deepseek-v3", whole_latent),
+]
+
+
+@pytest.mark.parametrize(("variant", "layout"), LAYOUTS)
+def test_other_layouts_are_read_too(variant: str, layout: Any, tmp_path: Path) -> None:
+    given = []
+
+    def laid(tensors: Tensors) -> Tensors:
+        given.append((set(tensors), set(changed := layout(tensors))))
+        return changed
+
+    path = export(gguf_config(variant), written(variant).folder, tmp_path / "x.gguf", {}, laid)
+    assert given[0][0] != given[0][1]
     assert difference(logits(path), written(variant).logits(IDS)) < TOLERANCE
 
 
