@@ -11,11 +11,12 @@ import mlx.core as mx
 
 LOG2_E = math.log2(math.e)
 _TWO = mx.array(2.0)  # of a number, an array would be made every time
+_X86 = platform.machine() == "x86_64"
 
 
 def slow_exponential() -> bool:
     """Whether this device computes powers of two faster than exponentials."""
-    return mx.default_device() == mx.cpu and platform.machine() == "x86_64"
+    return _X86 and mx.default_device() == mx.cpu
 
 
 def exp2(x: mx.array) -> mx.array:

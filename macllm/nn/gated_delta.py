@@ -32,27 +32,27 @@ class GatedDeltaBlock(Module):
         self.output = parameters.linear(prefix, "output")
         self._rate = -mx.exp(self.A_log)
         unit = spec.key_dim**-0.5  # from a root mean square of one to a length of one
-        # a query is scaled as in attention besides
-        self._query_scale = mx.full((spec.key_dim,), unit * unit)
-        self._key_scale = mx.full((spec.key_dim,), unit)
-        mx.eval(self._rate, self._query_scale, self._key_scale)
+        # of queries, which are scaled as in attention besides, and of keys
+        self._lengths = mx.repeat(mx.array([unit * unit, unit]), spec.key_heads)[:, None]  # (2 K, 1)
+        mx.eval(self._rate, self._lengths)
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
         spec = self.spec
         batch, length, _ = x.shape
-        projected = step.without_padding(self.input(x))
+        projected = step.without_padding(self["input"](x))
         y = run(self._recurrence, (projected,), caches)  # (B, L, H, P)
         values = spec.value_heads * spec.value_dim
-        z = projected[..., spec.convolved : spec.convolved + values].reshape(y.shape)
-        return self.output(self.norm(y, z).reshape(batch, length, values))
+        z = projected[:, :, spec.convolved : spec.convolved + values].reshape(y.shape)
+        out: mx.array = self["output"](self["norm"](y, z).reshape(batch, length, values))
+        return out
 
     def _recurrence(self, inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.array, States]:
         tail, state = states if states is not None else (None, None)
         spec = self.spec
         values = spec.value_heads * spec.value_dim
         qkv, _, raw = mx.split(inputs[0], [spec.convolved, spec.convolved + values], axis=-1)
-        qkv, tail = self.conv(qkv, tail)
+        qkv, tail = self["conv"](qkv, tail)
         given = self._given(qkv, raw)
         if state is not None and qkv.shape[1] == 1:
             y, state = single(given, state)
@@ -64,20 +64,14 @@ class GatedDeltaBlock(Module):
         """What goes into the rule, of convolved queries, keys and values and of unbounded betas and decays."""
         spec = self.spec
         batch, length, _ = qkv.shape
-        keys = spec.key_heads * spec.key_dim
-        q, k, v = mx.split(qkv.astype(mx.float32), [keys, 2 * keys], axis=-1)
-        q, k = (x.reshape(batch, length, spec.key_heads, spec.key_dim) for x in (q, k))
-        beta, g = compiled(_gates)(raw, self.dt_bias, self._rate)
+        qk, v = mx.split(qkv.astype(mx.float32), [2 * spec.key_heads * spec.key_dim], axis=-1)
+        qk = qk.reshape(batch, length, 2 * spec.key_heads, spec.key_dim)
+        beta, g = compiled(_gates)(raw, self["dt_bias"], self["_rate"])
         if spec.beta_scale != 1.0:
             beta = beta * spec.beta_scale
-        eps = _LENGTH_EPS / spec.key_dim
-        return Inputs(
-            mx.fast.rms_norm(q, self._query_scale, eps),
-            mx.fast.rms_norm(k, self._key_scale, eps),
-            v.reshape(batch, length, spec.value_heads, spec.value_dim),
-            g,
-            beta,
-        )
+        qk = mx.fast.rms_norm(qk, None, _LENGTH_EPS / spec.key_dim) * self["_lengths"]
+        q, k = mx.split(qk, 2, axis=2)
+        return Inputs(q, k, v.reshape(batch, length, spec.value_heads, spec.value_dim), g, beta)
 
 
 def _gates(raw: mx.array, dt_bias: mx.array, rate: mx.array) -> tuple[mx.array, mx.array]:

@@ -15,6 +15,8 @@ from macllm.nn.state_cache import StateCache, States, run
 from macllm.nn.step import Step
 from macllm.spec import Mamba
 
+_ZERO = mx.array(0.0)  # of a number, an array would be made every time
+
 
 class MambaBlock(Module):
     """A convolution, the scan, and a gate. Time steps, B and C are selected from the convolution's output."""
@@ -37,6 +39,7 @@ class MambaBlock(Module):
         self._rates = rates_of(self.A_log)  # (I, N)
         mx.eval(self._rates)
         self._gate = gate_function("silu")
+        self._time_steps = compiled(time_steps)
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
@@ -51,7 +54,7 @@ class MambaBlock(Module):
         tail, state = states if states is not None else (None, None)
         x, tail = self["conv"](x, tail)
         dt, b, c = self._selected(x)
-        dt = compiled(time_steps)(self["dt_proj"](dt), self["dt_bias"])
+        dt = self._time_steps(self["dt_proj"](dt), self["dt_bias"])
         if valid:
             dt = mx.where(valid[0][..., None], dt, 0)
         y, state = scan(Inputs(x, dt, b, c, self["_rates"], self["D"]), state)
@@ -68,4 +71,4 @@ class MambaBlock(Module):
 
 def time_steps(raw: mx.array, bias: mx.array) -> mx.array:
     """``softplus(raw + bias)`` in float32."""
-    return mx.logaddexp(raw.astype(mx.float32) + bias, 0)
+    return mx.logaddexp(raw.astype(mx.float32) + bias, _ZERO)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.activations import relu2
+from macllm.nn.activations import activation_function
 from macllm.nn.compiled import compiled
 from macllm.nn.parameters import Parameters
 from macllm.nn.state_cache import StateCache, States, run
@@ -15,8 +15,9 @@ from macllm.nn.wkv import Inputs, chunked, single
 from macllm.spec import ChannelMix, TimeMix
 from macllm.spec.rwkv import MIXED
 
-_FASTEST = -math.exp(-0.5)  # the logarithm of the least that a token leaves of a row
 _LENGTH_EPS = 1e-14  # beside the squared length of a key
+# the logarithm of the least that a token leaves of a row; of a number, an array would be made every time
+_FASTEST = mx.array(-math.exp(-0.5))
 
 
 class TimeMixBlock(Module):
@@ -33,20 +34,21 @@ class TimeMixBlock(Module):
         for name in [*(f"mix_{name}" for name in MIXED), "key_scale", "rate_scale", "bonus"]:
             self[name] = parameters.vector(f"{prefix}.{name}")
         self.norm = _HeadNorm(parameters, f"{prefix}.norm", spec)
-        self._mixes = mx.stack([self[f"mix_{name}"] for name in MIXED])[:, None, None]  # (6, 1, 1, D)
+        self._mixes = [self[f"mix_{name}"] for name in MIXED]
         self._unit = mx.full((spec.head_dim,), spec.head_dim**-0.5)
-        self._scales = [self._by_head(array) for array in (self.key_scale, self.rate_scale, self.bonus)]
-        mx.eval(self._mixes, self._unit, self._scales)
+        scales = (self.key_scale, self.rate_scale, 1 - self.rate_scale, self.bonus)
+        self._scales = [self._by_head(array) for array in scales]
+        mx.eval(self._unit, self._scales)
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with caches, their tokens come before and these are added to them."""
         x = step.without_padding(x)
         before = run(shifted, (x,), caches)
-        r, w, k, v, a, g = compiled(_mixed)(x, before, self._mixes)  # (B, L, D) each
-        blended = self._blend(v, self.value(v), step)
-        raw = (self.receptance(r), self._low_rank("decay", w, mx.tanh), self.key(k), blended)
+        r, w, k, v, a, g = compiled(_mixed)(x, before, *self["_mixes"])  # (B, L, D) each
+        blended = self._blend(v, self["value"](v), step)
+        raw = (self["receptance"](r), self._low_rank("decay", w, mx.tanh), self["key"](k), blended)
         y = run(self._recurrence, (*raw, self._low_rank("rate", a)), caches[1:])
-        out: mx.array = self.output(y * self._low_rank("gate", g, mx.sigmoid))
+        out: mx.array = self["output"](y * self._low_rank("gate", g, mx.sigmoid))
         return out
 
     def _blend(self, mixed: mx.array, value: mx.array, step: Step) -> mx.array:
@@ -69,14 +71,14 @@ class TimeMixBlock(Module):
         """Outputs (B, L, D) before the gate."""
         dtype, length = inputs[0].dtype, inputs[0].shape[1]
         r, w, key, v, rate = (self._by_head(array.astype(mx.float32)) for array in inputs)
-        direction, k, log_w, rate, bonus = compiled(_decided)(r, w, key, rate, *self._scales)
-        direction = mx.fast.rms_norm(direction, self._unit, _LENGTH_EPS / self.spec.head_dim)
+        direction, k, log_w, rate, bonus = compiled(_decided)(r, w, key, rate, *self["_scales"])
+        direction = mx.fast.rms_norm(direction, self["_unit"], _LENGTH_EPS / self.spec.head_dim)
         given = Inputs(r, log_w, k, v, -direction, direction * rate)
         if states is not None and length == 1:
             y, state = single(given, states[0])
         else:
             y, state = chunked(given, states[0] if states is not None else None)
-        y = self.norm(y, bonus, v)
+        y = self["norm"](y, bonus, v)
         return y.reshape(*inputs[0].shape).astype(dtype), (state,)
 
     def _by_head(self, array: mx.array) -> mx.array:
@@ -92,12 +94,14 @@ class ChannelMixBlock(Module):
         self.mix = parameters.vector(f"{prefix}.mix")
         self.key = parameters.linear(prefix, "key")
         self.value = parameters.linear(prefix, "value")
+        self._activate = activation_function("relu2")
 
     def __call__(self, x: mx.array, step: Step, caches: Sequence[StateCache]) -> mx.array:
         """(B, L, D) to (B, L, D); the cache has the token before."""
         x = step.without_padding(x)
-        mixed = compiled(_blended)(x, run(shifted, (x,), caches), self.mix)
-        return self.value(compiled(relu2)(self.key(mixed)))
+        mixed = compiled(_blended)(x, run(shifted, (x,), caches), self["mix"])
+        out: mx.array = self["value"](self._activate(self["key"](mixed)))
+        return out
 
 
 class _HeadNorm(Module):
@@ -114,7 +118,7 @@ class _HeadNorm(Module):
     def __call__(self, y: mx.array, bonus: mx.array, v: mx.array) -> mx.array:
         """(B, L, H, N) to (B, L, H, N), with as much of the values as the bonus (B, L, H, 1) says."""
         normal = mx.fast.layer_norm(y, None, None, self._eps)
-        weight, bias = self._by_head  # (H, N)
+        weight, bias = self["_by_head"]  # (H, N)
         return compiled(_finished)(normal, weight, bias, bonus, v)
 
 
@@ -128,9 +132,10 @@ def shifted(inputs: tuple[mx.array, ...], states: States | None) -> tuple[mx.arr
     return mx.concatenate([before, x[:, :-1]], axis=1), (mx.contiguous(x[:, -1:]),)
 
 
-def _mixed(x: mx.array, before: mx.array, mixes: mx.array) -> list[mx.array]:
-    """(B, L, D) and the mixes (6, 1, 1, D) to six of (B, L, D)."""
-    return [x + (before - x) * mixes[index] for index in range(len(MIXED))]
+def _mixed(x: mx.array, before: mx.array, *mixes: mx.array) -> list[mx.array]:
+    """(B, L, D) and six mixes (D,) to six of (B, L, D)."""
+    change = before - x
+    return [x + change * mix for mix in mixes]
 
 
 def _blended(x: mx.array, before: mx.array, mix: mx.array) -> mx.array:
@@ -148,11 +153,12 @@ def _decided(
     rate: mx.array,
     key_scale: mx.array,
     rate_scale: mx.array,
+    rest: mx.array,
     bonus: mx.array,
 ) -> tuple[mx.array, ...]:
     """The direction that is replaced, what is added for, how fast rows fade, how much is replaced, and what the
-    token's own value counts beside the state's.
+    token's own value counts beside the state's. ``rest`` is what ``rate_scale`` leaves of 1.
     """
     rate = mx.sigmoid(rate)
-    k = key * (1 + (rate - 1) * rate_scale)
+    k = key * (rest + rate * rate_scale)
     return key * key_scale, k, _FASTEST * mx.sigmoid(w), rate, (r * k * bonus).sum(axis=-1, keepdims=True)

@@ -63,7 +63,7 @@ def _single(inputs: Inputs, state: mx.array) -> tuple[mx.array, mx.array]:
     batch, _, channels = inputs.x.shape
     x, dt = inputs.x.reshape(batch, channels, 1), inputs.dt.reshape(batch, channels, 1)
     state = compiled(_advanced)(state, dt, inputs.rates, x, inputs.b)
-    y = state @ inputs.c.astype(mx.float32).swapaxes(1, 2)  # (B, I, 1)
+    y = state @ inputs.c.astype(mx.float32).reshape(batch, -1, 1)  # (B, I, 1)
     return y.reshape(batch, 1, channels) + inputs.x * inputs.d, state
 
 
