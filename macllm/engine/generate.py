@@ -168,19 +168,20 @@ class _Run:
 
     def complete(self, prompt: Sequence[int], limit: int) -> Generator[Event, None, FinishReason]:
         """Prefill and decoding; where custom kernels fail on the way, the rest without them."""
-        try:
-            return (yield from self._complete(prompt, limit))
-        except (RuntimeError, ValueError) as error:
-            given = self.options.logits is not None  # to be given twice would be wrong
-            names = () if given or ran_out_of_memory(error) else permission.withdraw(error)
-            if not names:
-                raise
-            yield Notice(kernels_failed(names, error))
-        self.session.reset()
-        known = [*prompt, *self.written]
-        self.history = self.processors.start(known)
-        rest = self._complete(known, limit - len(self.written))
-        return (yield from _without_prefill(rest) if self.written else rest)
+        known = prompt
+        while True:
+            rest = self._complete(known, limit - len(self.written))
+            try:
+                return (yield from _without_prefill(rest) if self.written else rest)
+            except (RuntimeError, ValueError) as error:
+                given = self.options.logits is not None  # to be given twice would be wrong
+                names = () if given or ran_out_of_memory(error) else permission.withdraw(error)
+                if not names:
+                    raise
+                yield Notice(kernels_failed(names, error))
+            self.session.reset()
+            known = [*prompt, *self.written]
+            self.history = self.processors.start(known)
 
     def _complete(self, prompt: Sequence[int], limit: int) -> Generator[Event, None, FinishReason]:
         yield from self.prefill(prompt, decoding=limit > 0)

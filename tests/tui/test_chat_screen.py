@@ -7,7 +7,7 @@ import pytest
 from simulated import MODEL, READY, Gate, failure, opened, recording, reply, say, shown, texts, until
 
 from macllm.chats.store import Store
-from macllm.engine.events import Counted
+from macllm.engine.events import Counted, Notice
 from macllm.engine.protocol import Count, Generate, Load
 from macllm.engine.recording import Exchange, Recording, ReplayEngine
 from macllm_tui.app import Start
@@ -56,6 +56,17 @@ async def test_a_dead_engine_leaves_the_reply_so_far_a_notice_and_a_restart(chat
         assert texts(app)[-1] == "Again."
     kept = stored(chats)
     assert [message.text for message in kept.branch(kept.chats()[0].id)][1] == "so far"
+
+
+async def test_what_the_engine_gives_notice_of_is_told(chats: Path) -> None:
+    first, *rest = reply("It went on.")
+    async with opened(chats, (first, (Notice("a kernel failed; plain MLX carries on"),), *rest)) as (
+        app,
+        pilot,
+    ):
+        await say(app, pilot, "Go")
+        assert texts(app) == ["Go", "It went on."]
+        assert [notice.message for notice in app._notifications] == ["a kernel failed; plain MLX carries on"]
 
 
 @pytest.mark.parametrize(("key", "policy"), [("enter", "drop"), ("down", "summarise")])
