@@ -307,7 +307,8 @@ def _nearest_words(matrix: mx.array, found: mx.array) -> Reference:
     for block, magnitude in enumerate(np.array(found).reshape(-1)):
         codes[block] = np.searchsorted(middles * magnitude, blocks[block], side="left")
     words = (codes.reshape(-1, _WORD) << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
-    return words.reshape(*matrix.shape[:-1], -1).astype(np.float64)
+    numbers: Reference = words.reshape(*matrix.shape[:-1], -1).astype(np.float64)
+    return numbers
 
 
 def _matvec_samples(work: Workload) -> Iterator[Sample]:
