@@ -90,7 +90,7 @@ def families() -> str:
 _KERNEL_CHECK = """
 `macllm kernels check` runs the Metal text of the custom kernels on the CPU: the text that MLX itself would hand to
 Apple's compiler, compiled by clang 19 as C++ with stand-ins for Metal's library, each thread of the GPU a fiber. It
-needs no Mac, only clang (Debian: `apt-get install clang-19 libclang-rt-19-dev`).
+needs no Mac, only Linux and clang (Debian: `apt-get install clang-19 libclang-rt-19-dev`).
 
 - **fast** finds wrong numbers (against float64), touches outside of a buffer on both sides, elements that are never
   written, results that depend on the order of threads, barriers that not all threads reach, and more than 32 KB of

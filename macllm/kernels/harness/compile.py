@@ -5,6 +5,7 @@ A program is compiled against a precompiled prelude and linked to a runtime; bot
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -52,6 +53,10 @@ class CompileError(Exception):
 
 def find_clang() -> str:
     """The compiler: ``MACLLM_CLANG``, else the first known one on the path. Raises InputError."""
+    if platform.system() != "Linux":
+        raise InputError(
+            "kernels are checked on Linux only; `macllm doctor` tries them on this machine's GPU"
+        )
     given = os.environ.get("MACLLM_CLANG")
     for name in [given] if given else _COMPILERS:
         found = shutil.which(name)
