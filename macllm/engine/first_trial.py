@@ -23,7 +23,7 @@ class FirstTrial:
     """Around a load: begins trials in another process, and at the end waits for what it has not told yet.
 
     Takes under three seconds, once; does nothing where no kernel runs, where ``MACLLM_KERNELS`` is not ``auto``,
-    or where all is known. A data folder that cannot be written means that the next load tries again.
+    or where all is known. Where it cannot work (no process, no data folder to write to), the next load tries again.
     """
 
     def __init__(self, files: ModelFiles, dtype: mx.Dtype) -> None:
@@ -32,7 +32,9 @@ class FirstTrial:
             return
         self._known = Verdicts.load()
         names = tuple(kernel.name for kernel in untried(kernels_for(files), dtype, self._known))
-        if names:
+        if not names:
+            return
+        with contextlib.suppress(OSError):  # no process can be started
             self._process = TrialProcess(Order(names, of_spec(files.spec, dtype), short=True))
 
     def __enter__(self) -> "FirstTrial":

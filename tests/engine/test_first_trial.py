@@ -123,6 +123,15 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     assert load_model(folder, dtype="float32").spec is not None
 
 
+def test_a_process_that_cannot_be_started_is_no_reason_to_fail(
+    machine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("right")
+    monkeypatch.setattr(trial_process, "COMMAND", ("/no/such/python",))
+    assert load_model(folder, dtype="float32").spec is not None
+    assert status("nf4_matvec") == "untried"
+
+
 def test_what_reads_the_models_matrices_comes_first(folder: Path) -> None:
     names = [kernel.name for kernel in kernels_for(open_model(folder))]
     assert set(names[:2]) < {name for name, kernel in KERNELS.items() if "nf4" in kernel.modes}

@@ -57,6 +57,15 @@ def test_threads_beyond_the_grid_end_at_once() -> None:
         assert source.endswith(launch.body.source)
 
 
+@pytest.mark.parametrize("name", PORTABLE)
+def test_threads_that_need_each_other_are_never_cut_off(name: str) -> None:
+    """On CUDA a lane or thread that has ended must not be waited for or asked."""
+    kernel = KERNELS[name]
+    text = kernel.body.source + kernel.body.header
+    if "simd_" in text or "_barrier(" in text:
+        assert not any(cuda_text.is_partial(kernel.bind(**case.arguments)) for case in kernel.cases())
+
+
 def test_a_body_that_is_not_portable_is_never_run_as_cuda() -> None:
     """Nothing is promised of it: simdgroup_matrix has no counterpart under these macros."""
     for kernel in KERNELS.values():
