@@ -11,7 +11,7 @@ import pytest
 from macllm.cli import kernels as command
 from macllm.cli.main import main
 from macllm.kernels import verdicts
-from macllm.kernels.harness.check import Row
+from macllm.kernels.harness.check import Row, edges
 from macllm.kernels.registry import KERNELS
 from macllm.kernels.verdicts import Verdict, Verdicts
 
@@ -66,7 +66,8 @@ def test_a_check_prints_its_cases_and_ends_with_0(capsys: pytest.CaptureFixture[
     assert {case["build"] for case in cases} == {"fast"}
     assert all(case["ok"] and case["max_rel_error"] == 0 for case in cases)
     assert main(["kernels", "check", "nf4_quantize", "--build", "lint"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["nf4_quantize", "lint", "3", "right"]
+    count = str(len(edges(KERNELS["nf4_quantize"].cases())))
+    assert capsys.readouterr().out.splitlines()[1].split() == ["nf4_quantize", "lint", count, "right"]
 
 
 def test_a_case_that_fails_is_told_and_ends_with_1(
