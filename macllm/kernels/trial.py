@@ -76,10 +76,22 @@ class _Trial:
         name, kind = self.kernel.name, dtype_name(self.dtype)
         try:
             error = max(map(self._check, self._cases()), default=0.0)
-            timed = tuple(self._time(sample, error) for sample in self._samples())
+            timed = self._timed(error)
         except _Bad as bad:
             return (Verdict(name, kind, bad.status, bad.reason, bad.error),)
         return timed or (Verdict(name, kind, "right", error=error),)
+
+    def _timed(self, error: float) -> tuple[Verdict, ...]:
+        """Of each sample; where the time is over, of those that were done."""
+        timed: list[Verdict] = []
+        for sample in self._samples():
+            try:
+                timed.append(self._time(sample, error))
+            except _OutOfTime:
+                if timed:
+                    break
+                raise
+        return tuple(timed)
 
     def _cases(self) -> Iterator[Case]:
         """Of this type, all or a few: one of a label, those of odd sizes first."""

@@ -133,6 +133,24 @@ def known(*verdicts: Verdict) -> Verdicts:
     return made
 
 
+def test_what_was_timed_when_the_time_is_over_counts(clock: Clock) -> None:
+    whole = timed(KERNEL, right, clock, 0.1, 0.2)
+    took = clock.now - 100
+    again = Clock()
+    found = trial(
+        replace(KERNEL, rival=again.taking(0.2, KERNEL.twin)),
+        again.taking(0.1, right),
+        SMALL,
+        effort=SHORT,
+        clock=again,
+        deadline=again.now + took / 2,
+    )
+    assert 0 < len(found) < len(whole)
+    assert [(each.shape, each.rows) for each in found] == [(each.shape, each.rows) for each in whole][
+        : len(found)
+    ]
+
+
 def test_the_short_trial_stops_when_its_time_is_over(clock: Clock) -> None:
     kernels = [noting(kernel) for kernel in KERNELS.values()]
     began = clock.now
