@@ -78,6 +78,15 @@ MUTANTS = (
     ),
     Mutant(
         "small_bytes",
+        "a float that no integer holds",
+        "+ other;",
+        "+ other + uint(float(word) * -2.0f);",
+        "address",
+        "outside the range",
+        "uint8",
+    ),
+    Mutant(
+        "small_bytes",
         "an index that overflows",
         "1 + 5 * i;",
         "1 + 5 * i + uint(int(i) * 2000000000 * 0);",

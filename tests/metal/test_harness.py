@@ -1,18 +1,23 @@
 """Metal's own functions as the harness has them, and what it says of a kernel that misbehaves."""
 
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from small_kernels import WrittenBody
 
+from macllm.kernels.harness.compile import cache_dir, executable
+from macllm.kernels.harness.program import program
 from macllm.kernels.harness.run import KernelFault, outcomes, runner
 from macllm.kernels.kernel import Launch
 
 THREADS = 64  # two simdgroups
 LANES = 32
+SOURCE = program([""], [])  # of no kernel: as short as a program is
 _PLACE = "const uint i = thread_position_in_grid.x; const uint lane = thread_index_in_simdgroup;"
 _FOUND: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
 
@@ -219,3 +224,29 @@ def test_a_threadgroup_has_at_most_1024_threads() -> None:
     body = WrittenBody("large", (), ("y",), text="y[thread_position_in_grid.x] = 0;")
     with pytest.raises(KernelFault, match="more than 1024 threads"):
         runner()(Launch(body, (), {}, (2048, 1, 1), (2048, 1, 1), ((2048,),), (mx.uint32,)))
+
+
+def test_what_was_used_longest_ago_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACLLM_CACHE", str(tmp_path))
+    executable(SOURCE, "fast")
+    folder = cache_dir()
+    for number in range(3):
+        file = folder / f"older-{number}"
+        file.write_bytes(bytes(1000))
+        os.utime(file, (number, number))
+    made = {file.name for file in folder.iterdir() if not file.name.startswith("older")}
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    monkeypatch.setattr("macllm.kernels.harness.compile._KEPT_BYTES", size - 1500)
+    executable(SOURCE + "// another\n", "fast")
+    left = {file.name for file in folder.iterdir()}
+    assert made <= left
+    assert {name for name in left if name.startswith("older")} == {"older-2"}
+
+
+def test_the_same_text_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACLLM_CACHE", str(tmp_path))
+    made = executable(SOURCE, "fast")
+    written = made.stat().st_ino
+    assert executable(SOURCE, "fast") == made
+    assert made.stat().st_ino == written
+    assert executable(SOURCE, "address") != made

@@ -6,6 +6,7 @@ Lines stay what they are, and the body is numbered as its ``.metal`` file is, so
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def mlx_include() -> Path:
     return Path(mx.__file__).parent / "include"
 
 
+@cache
 def prelude() -> str:
     """What every program begins with: Metal's language and what MLX adds to it. The same for all: precompiled."""
     return '#include "metal/language.h"\n' + translated(with_includes(f'#include "{UTILITIES}"\n'))
