@@ -132,11 +132,7 @@ def test_matvec_of_any_size(dtype: mx.Dtype, group: int, bits: int) -> None:
     near(found, product(x, stored, group, bits))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "rows", "outputs", "inputs"),
-    [(mx.float32, 32, 64, 128), (mx.float16, 50, 96, 256), (mx.bfloat16, 33, 100, 128)],
-)
-def test_matmul_by_simdgroup_matrices(dtype: mx.Dtype, rows: int, outputs: int, inputs: int) -> None:
+def check_matmul(dtype: mx.Dtype, rows: int, outputs: int, inputs: int, build: str) -> None:
     stored, x = quantized((outputs, inputs), dtype, 64, 4), random((rows, inputs), dtype)
     aligned = "true" if outputs % 32 == 0 else "false"
     given = Given(
@@ -145,13 +141,12 @@ def test_matmul_by_simdgroup_matrices(dtype: mx.Dtype, rows: int, outputs: int, 
         (32, 2, 2),
         f"<{NAMES[dtype]}, 64, 4, {aligned}, false>",
     )
-    (found,) = run(QUANTIZED, "affine_qmm_t", given, "fast")
+    (found,) = run(QUANTIZED, "affine_qmm_t", given, build)
     near(found, product(x, stored, 64, 4))
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
-def test_attention_of_one_query(dtype: mx.Dtype) -> None:
-    heads, shared, length, width = 8, 2, 500, 128
+def check_attention(dtype: mx.Dtype, heads: int, shared: int, length: int, build: str) -> None:
+    width = 128
     query = random((1, heads, 1, width), dtype)
     keys, values = random((1, shared, length, width), dtype), random((2, shared, length, width), dtype)[1:]
     strides = [np.uint64(length * width), np.uint64(width)] * 2
@@ -162,9 +157,29 @@ def test_attention_of_one_query(dtype: mx.Dtype) -> None:
         (1024, 1, 1),
         f"<{NAMES[dtype]}, {width}>",
     )
-    (found,) = run(ATTENTION, "sdpa_vector", given, "fast")
+    (found,) = run(ATTENTION, "sdpa_vector", given, build)
     wide = [each.astype(mx.float32) for each in (query, keys, values)]
     near(found, mx.fast.scaled_dot_product_attention(*wide, scale=width**-0.5))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "outputs", "inputs"),
+    [(mx.float32, 32, 64, 128), (mx.float16, 50, 96, 256), (mx.bfloat16, 33, 100, 128)],
+)
+def test_matmul_by_simdgroup_matrices(dtype: mx.Dtype, rows: int, outputs: int, inputs: int) -> None:
+    check_matmul(dtype, rows, outputs, inputs, "fast")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_attention_of_one_query(dtype: mx.Dtype) -> None:
+    check_attention(dtype, 8, 2, 500, "fast")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", ["address", "thread", "memory"])
+def test_nothing_is_reported_of_kernels_that_are_right(build: str) -> None:
+    check_matmul(mx.float16, 50, 96, 256, build)
+    check_attention(mx.float16, 2, 1, 70, build)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
