@@ -3,7 +3,7 @@
 import argparse
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from macllm.cli.options import add_json
@@ -124,8 +124,9 @@ def _check(name: str | None, builds: Sequence[str], *, as_json: bool) -> int:
     kernels = [KERNELS[name]] if name is not None else list(KERNELS.values())
     rows: list[Row] = []
     with Progress("checking", len(kernels) * len(builds), unit="builds", passing=True) as progress:
-        for done, (kernel, build) in enumerate(product(kernels, builds), 1):
-            rows += check([kernel], [build])
+        together = groupby(check(kernels, builds), key=lambda row: (row.kernel, row.build))
+        for done, (_, found) in enumerate(together, 1):
+            rows += found
             progress.update(done)
     if as_json:
         print_json({"cases": [row.as_json() for row in rows]})

@@ -1,12 +1,15 @@
 """The cases of kernels in the harness, as rows of a table: what was run, in which build, and how near it came."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from macllm.kernels.harness.compile import BUILDS
-from macllm.kernels.harness.run import Outcome, outcomes
+from macllm.kernels.harness.compile import BUILDS, executable
+from macllm.kernels.harness.run import Outcome, outcomes, sources
 from macllm.kernels.kernel import Case, Kernel
 from macllm.kernels.samples import relative_error
 
@@ -31,10 +34,26 @@ class Row:
 
 def check(kernels: Iterable[Kernel], builds: Sequence[str] = BUILDS) -> Iterator[Row]:
     """Rows of every kernel and build, as they come. The fast build runs all cases, the others :func:`edges`."""
+    work: list[tuple[Kernel, Sequence[Case], str]] = []
     for kernel in kernels:
         cases = list(kernel.cases())
-        for build in builds:
-            yield from check_cases(kernel, cases if build == "fast" else edges(cases), build)
+        work += [(kernel, cases if build == "fast" else edges(cases), build) for build in builds]
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:  # every processor compiles what will be run one after the other
+        ahead = [_compiling(pool, *each) for each in work]
+        for each, compiling in zip(work, ahead, strict=True):
+            wait(compiling)
+            yield from check_cases(*each)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _compiling(pool: Executor, kernel: Kernel, cases: Sequence[Case], build: str) -> list[Future[Path]]:
+    """What is compiled for some cases. An error is met again, and told, where they are run."""
+    if build == "lint":
+        return []
+    texts = sources([kernel.bind(**case.arguments) for case in cases])
+    return [pool.submit(executable, text, build) for text in texts]
 
 
 def check_cases(kernel: Kernel, cases: Sequence[Case], build: str) -> Iterator[Row]:

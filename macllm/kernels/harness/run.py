@@ -40,35 +40,57 @@ def runner(build: str = "fast") -> Runner:
 
 def outcomes(launches: Sequence[Launch], build: str = "fast") -> list[Outcome]:
     """What becomes of each launch. Those of one body share a program: its text is compiled once for all."""
-    places: dict[Body, list[int]] = {}
-    for place, launch in enumerate(launches):
-        places.setdefault(launch.body, []).append(place)
     found: dict[int, Outcome] = {}
-    for same in places.values():
-        found |= zip(same, _of_one_body([launches[place] for place in same], build), strict=True)
+    for same in _by_body(launches).values():
+        found |= zip(same, _Bound.of([launches[place] for place in same]).outcomes(build), strict=True)
     return [found[place] for place in range(len(launches))]
 
 
-def _of_one_body(launches: Sequence[Launch], build: str) -> list[Outcome]:
-    texts = [metal_text(launch) for launch in launches]
-    distinct = list({text.name: text for text in texts}.values())
-    functions = [function_of(text) for text in distinct]
-    source = program(_parts(launches[0].body, distinct), functions)
-    try:
-        if build == "lint":
-            lint(source)
-            return [Outcome()] * len(launches)
-        made = executable(source, build)
-    except CompileError as error:
-        return [Outcome(fault=f"does not compile: {error}")] * len(launches)
-    names = [function.name for function in functions]
-    calls = []
-    for launch, text in zip(launches, texts, strict=True):
-        kernel = names.index(text.name)
-        buffers = _buffers(launch, functions[kernel])
-        calls.append(Call(kernel, launch.grid, launch.threadgroup, buffers))
-    results = run_program(made, calls, PASSES[build])
-    return [_judged(*each, PASSES[build]) for each in zip(launches, results, strict=True)]
+def sources(launches: Sequence[Launch]) -> list[str]:
+    """The programs that :func:`outcomes` compiles for these launches."""
+    groups = _by_body(launches).values()
+    return [_Bound.of([launches[place] for place in same]).source for same in groups]
+
+
+def _by_body(launches: Sequence[Launch]) -> dict[Body, list[int]]:
+    places: dict[Body, list[int]] = {}
+    for place, launch in enumerate(launches):
+        places.setdefault(launch.body, []).append(place)
+    return places
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Launches of one body, and the text of the program that runs them."""
+
+    launches: Sequence[Launch]
+    kernels: Sequence[int]  # of each launch: which of the functions
+    functions: Sequence[Function]
+    source: str
+
+    @classmethod
+    def of(cls, launches: Sequence[Launch]) -> "_Bound":
+        texts = [metal_text(launch) for launch in launches]
+        distinct = {text.name: text for text in texts}
+        functions = [function_of(text) for text in distinct.values()]
+        kernels = [list(distinct).index(text.name) for text in texts]
+        parts = _parts(launches[0].body, list(distinct.values()))
+        return cls(launches, kernels, functions, program(parts, functions))
+
+    def outcomes(self, build: str) -> list[Outcome]:
+        try:
+            if build == "lint":
+                lint(self.source)
+                return [Outcome()] * len(self.launches)
+            made = executable(self.source, build)
+        except CompileError as error:
+            return [Outcome(fault=f"does not compile: {error}")] * len(self.launches)
+        calls = []
+        for launch, kernel in zip(self.launches, self.kernels, strict=True):
+            buffers = _buffers(launch, self.functions[kernel])
+            calls.append(Call(kernel, launch.grid, launch.threadgroup, buffers))
+        results = run_program(made, calls, PASSES[build])
+        return [_judged(*each, PASSES[build]) for each in zip(self.launches, results, strict=True)]
 
 
 def function_of(text: MetalText) -> Function:
