@@ -171,6 +171,18 @@ def test_atomics_add_up() -> None:
     assert set(found.tolist()) == {VALUES.sum()}
 
 
+def test_arrays_may_be_declared_together() -> None:
+    text = """
+      threadgroup float one[64], two[2][64], three;
+      one[i] = a[i]; two[1][i] = 2 * a[i];
+      if (i == 0) three = 3;
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      y[i] = one[63 - i] + two[1][63 - i] + three;
+    """
+    found = run(text, mx.array(VALUES.astype(np.float32)))
+    np.testing.assert_array_equal(found, 3 * VALUES[::-1] + 3)
+
+
 def test_shapes_strides_and_scalars_reach_the_kernel() -> None:
     text = "y[i] = a_shape[1] * 100 + int(a_strides[0]) + a_ndim * 10000 + b;"
     found = run(text, mx.zeros((4, 6)), mx.array(7, mx.int32), out=mx.int32)

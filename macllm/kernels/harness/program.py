@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import mlx.core as mx
@@ -28,7 +29,7 @@ _INSTANTIATION = re.compile(r"template\s*\[\[host_name\([^\]]*\)\]\]\s*\[\[kerne
 _VECTOR = re.compile(r"(?<![\w:])((?:metal::)?vec<[\w:]+,\s*\w+>)\(")
 # `constant const int64_t strides[2]` in a list of parameters: clang has no address space there
 _ARRAY_PARAMETER = re.compile(
-    r"\b((?:device|constant|threadgroup)\s+(?:const\s+)?[\w:]+)\s+(\w+)\[\w*\](?=\s*[,)])"
+    r"([(,]\s*(?:device|constant|threadgroup)\s+(?:const\s+)?[\w:]+)\s+(\w+)\[\w*\](?=\s*[,)])"
 )
 _SYSTEM_INCLUDE = re.compile(r"^[ \t]*#include <metal_\w+>[^\n]*$", re.MULTILINE)
 _INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
@@ -63,7 +64,7 @@ def translated(text: str) -> str:
     """Metal text as C++ under ``include/metal/language.h``, line by line."""
     text = _INSTANTIATION.sub("", text)
     text = _ARRAY_PARAMETER.sub(r"\1* \2", text)
-    number = iter(range(text.count("threadgroup")))
+    number = count()
     before = None
     while before != text:  # declarations that follow each other share a semicolon
         before, text = text, _SHARED.sub(lambda match: _shared_variables(match, number), text)
