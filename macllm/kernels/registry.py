@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from macllm.kernels import fused, gguf_blocks, nf4, skinny
+from macllm.kernels import fused, gguf_blocks, kv_attention, kv_memory, nf4, skinny
 from macllm.kernels.kernel import Kernel
 
+_MODULES = (nf4, gguf_blocks, skinny, fused, kv_memory, kv_attention)
 KERNELS: Mapping[str, Kernel] = {
-    kernel.name: kernel for kernel in (*nf4.KERNELS, *gguf_blocks.KERNELS, *skinny.KERNELS, *fused.KERNELS)
+    kernel.name: kernel for module in _MODULES for kernel in module.KERNELS
 }

@@ -6,6 +6,9 @@ from typing import TypeAlias
 STATE_BYTES = 4  # of a recurrent state's value: sums over thousands of steps want float32
 ID_BYTES = 4  # of a token's id
 REWIND_TOKENS = 64  # that a recurrent state can always go back
+KV_BITS = (8, 4)  # that keys and values may be packed in
+KV_GROUP = 64  # numbers of a key or value that share a scale and a bias
+KV_WIDTHS = (64, 128, 192, 256)  # of heads that are packed
 
 
 @dataclass(frozen=True)
