@@ -21,17 +21,20 @@ def weight_bytes(spec: ModelSpec, formats: Mapping[str, Quantization | None], de
     return total
 
 
-def kv_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2) -> int:
-    """Bytes of all caches at ``tokens`` tokens: a sliding window holds no more than its width, a state no more ever."""
+def kv_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2, kv_bits: int | None = None) -> int:
+    """Bytes of all caches at ``tokens`` tokens: a sliding window holds no more than its width, a state no more ever.
+
+    ``kv_bits``: keys and values are packed in so many bits where they may be (None: plain).
+    """
     if not tokens:
         return 0
-    return sum(_in_view(cache, tokens, value_bytes) for cache in spec.caches)
+    return sum(_in_view(cache, tokens, value_bytes, kv_bits) for cache in spec.caches)
 
 
-def _in_view(cache: CacheSpec, tokens: int, value_bytes: int) -> int:
+def _in_view(cache: CacheSpec, tokens: int, value_bytes: int, kv_bits: int | None) -> int:
     match cache:
         case KeyValues():
-            return cache.values(tokens) * value_bytes
+            return cache.nbytes(tokens, value_bytes, kv_bits)
         case State():
             return cache.nbytes(value_bytes)
         case Tokens():
@@ -43,24 +46,27 @@ def state_bytes(spec: ModelSpec, value_bytes: int = 2) -> int:
     return sum(cache.nbytes(value_bytes) for cache in spec.caches if isinstance(cache, State))
 
 
-def held_bytes(spec: ModelSpec, tokens: int, value_bytes: int = 2, chunk: int = 512) -> int:
+def held_bytes(
+    spec: ModelSpec, tokens: int, value_bytes: int = 2, chunk: int = 512, kv_bits: int | None = None
+) -> int:
     """Bytes that the caches allocate for ``tokens``: more than a step looks at, to rewind."""
-    return sum(_held(cache, tokens, value_bytes, chunk) for cache in spec.caches)
+    return sum(_held(cache, tokens, value_bytes, chunk, kv_bits) for cache in spec.caches)
 
 
-def _held(cache: CacheSpec, tokens: int, value_bytes: int, chunk: int) -> int:
+def _held(cache: CacheSpec, tokens: int, value_bytes: int, chunk: int, kv_bits: int | None) -> int:
     if isinstance(cache, KeyValues):
         kept = KEPT_WINDOWS * cache.reach + chunk if cache.reach is not None else tokens
-        return cache.values_per_token * value_bytes * min(tokens, kept)
+        return cache.nbytes_per_token(value_bytes, kv_bits) * min(tokens, kept)
     if isinstance(cache, Tokens):
         return cache.nbytes(tokens)
     # the state, up to three checkpoints, and the inputs since the oldest
     return 4 * cache.nbytes(value_bytes) + cache.logged * value_bytes * min(tokens, 3 * REWIND_TOKENS)
 
 
-def kv_bytes_per_token(spec: ModelSpec, value_bytes: int = 2) -> int:
+def kv_bytes_per_token(spec: ModelSpec, value_bytes: int = 2, kv_bits: int | None = None) -> int:
     """Bytes that one more token adds to the caches while every window still has room."""
-    return sum(cache.values_per_token for cache in spec.caches if isinstance(cache, KeyValues)) * value_bytes
+    held = (cache for cache in spec.caches if isinstance(cache, KeyValues))
+    return sum(cache.nbytes_per_token(value_bytes, kv_bits) for cache in held)
 
 
 def adapter_tensors(spec: ModelSpec, rank: int = ADAPTER_RANK) -> Iterator[int]:
@@ -83,7 +89,15 @@ def trainable_memory(spec: ModelSpec, weights: int, tokens: int = 2048, rank: in
     return weights + adapter + boundaries + widest * tokens * 4 + 2 * 512 * spec.vocab * 4
 
 
-def working_bytes(spec: ModelSpec, weights: int, context: int, value_bytes: int = 2, chunk: int = 512) -> int:
+def working_bytes(
+    spec: ModelSpec,
+    weights: int,
+    context: int,
+    value_bytes: int = 2,
+    chunk: int = 512,
+    kv_bits: int | None = None,
+) -> int:
     """Bytes to hold the weights, a cache of ``context`` tokens and one prefill chunk's activations."""
     widest = max(max(layer.working_values) for layer in spec.layers) + spec.dim * 4
-    return weights + held_bytes(spec, context, value_bytes, chunk) + chunk * widest * 4 + spec.vocab * 4
+    held = held_bytes(spec, context, value_bytes, chunk, kv_bits)
+    return weights + held + chunk * widest * 4 + spec.vocab * 4

@@ -11,7 +11,7 @@ import mlx.core as mx
 from macllm.backend import Backend, memory_pressure
 from macllm.engine.metrics import Metrics
 from macllm.nn.cache import Cache
-from macllm.nn.kv_cache import FullCache, SlidingCache
+from macllm.nn.kv_cache import EveryToken, LastTokens
 
 RECENT_STEPS = 32
 
@@ -116,8 +116,8 @@ def kv_by_kind(caches: Sequence[Cache]) -> dict[str, int]:
     """Bytes of keys and values in view by the kind of cache; ``other`` are those of mlx-lm's classes."""
     kinds: dict[str, int] = {}
     for cache in caches:
-        sliding = "sliding" if isinstance(cache, SlidingCache) else "other"
-        kind = "full" if isinstance(cache, FullCache) else sliding
+        sliding = "sliding" if isinstance(cache, LastTokens) else "other"
+        kind = "full" if isinstance(cache, EveryToken) else sliding
         kinds[kind] = kinds.get(kind, 0) + cache.nbytes
     return kinds
 

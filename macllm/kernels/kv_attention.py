@@ -15,40 +15,17 @@ from typing import Any
 
 import mlx.core as mx
 
-from macllm.kernels.kernel import Body, Kernel, Launch, Runner
+from macllm.kernels.kernel import Body, Kernel, Launch
 from macllm.kernels.kv_cases import attention_cases, attention_samples, merge_cases, merge_samples
 from macllm.kernels.kv_memory import MODES, Packed, bits_of, keys_and_values
-from macllm.kernels.kv_reach import Reach, blocks_of
+from macllm.kernels.kv_reach import MOST_QUERIES, Reach
 from macllm.spec.memory import KV_GROUP
 
-MOST_QUERIES = 8
 LOG2_E = math.log2(math.e)
 NOTHING = -1e30  # the highest of no scores; no infinity, which fast arithmetic may not know
 _NO_WINDOW = 2**30
 _SIMDGROUPS = 8  # of a threadgroup
 _NUMBERS = 32  # of a lane: more rows than so many fill are another threadgroup's
-
-
-def attend(
-    q: mx.array,
-    codes: mx.array,
-    scales: mx.array,
-    reach: Reach,
-    sinks: mx.array | None = None,
-    run: Runner | None = None,
-    run_merge: Runner | None = None,
-) -> mx.array:
-    """(B, H, L, D), L up to MOST_QUERIES, by each kernel that something runs, else by its twin."""
-    if run is None:
-        return _twin(q, codes, scales, reach, sinks)[0]
-    blocks = blocks_of(reach.stop - reach.first(q.shape[2]))
-    memory = {"q": q, "codes": codes, "scales": scales, "reach": reach, "sinks": sinks}
-    y, highs, totals = ATTENTION(run, **memory, blocks=blocks)
-    if blocks == 1:
-        return y
-    if run_merge is None:
-        return _merge_twin(y, highs, totals, q.dtype)[0]
-    return MERGE(run_merge, parts=y, highs=highs, totals=totals, dtype=q.dtype)[0]
 
 
 def weighted(
@@ -176,7 +153,7 @@ def _bind_merge(parts: mx.array, highs: mx.array, totals: mx.array, dtype: mx.Dt
     )
 
 
-def _twin(
+def attention(
     q: mx.array,
     codes: mx.array,
     scales: mx.array,
@@ -184,6 +161,7 @@ def _twin(
     sinks: mx.array | None = None,
     blocks: int = 1,
 ) -> tuple[mx.array, ...]:
+    """The twin: y (B, H, L, D), highest scores and totals (B, H, L); of ``blocks`` each (B, H, L, blocks, ...)."""
     shape, mask = q.shape, _mask(q.shape[2], reach)
     first = reach.first(shape[2])
     each = -(-(reach.stop - first) // blocks)
@@ -214,7 +192,8 @@ def _mask(queries: int, reach: Reach) -> mx.array | None:
     return seen if reach.window is None else seen & (key > place - reach.window)
 
 
-def _merge_twin(parts: mx.array, highs: mx.array, totals: mx.array, dtype: mx.Dtype) -> tuple[mx.array, ...]:
+def merged(parts: mx.array, highs: mx.array, totals: mx.array, dtype: mx.Dtype) -> tuple[mx.array, ...]:
+    """The twin of the second kernel: (B, H, L, D)."""
     fall = mx.power(_two(), highs - mx.max(highs, axis=-1, keepdims=True))
     total = mx.sum(totals * fall, axis=-1)[..., None]
     return ((mx.sum(parts * fall[..., None], axis=-2) / total).astype(dtype),)
@@ -222,27 +201,29 @@ def _merge_twin(parts: mx.array, highs: mx.array, totals: mx.array, dtype: mx.Dt
 
 def _whole(**arguments: Any) -> tuple[mx.array, ...]:
     """The twin as it takes the kernels' place: all keys at once."""
-    return _twin(**{**arguments, "blocks": 1})
+    return attention(**{**arguments, "blocks": 1})
 
 
 ATTENTION = Kernel(
     "kv_attention",
+    "attention",
     _ATTENTION,
     MODES,
     (1, MOST_QUERIES),
     _bind,
-    _twin,
+    attention,
     attention_cases,
     samples=attention_samples,
     rival=_whole,
 )
 MERGE = Kernel(
     "kv_merge",
+    "attention",
     _MERGE,
     MODES,
     (1, MOST_QUERIES),
     _bind_merge,
-    _merge_twin,
+    merged,
     merge_cases,
     samples=merge_samples,
 )

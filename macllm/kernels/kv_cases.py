@@ -30,7 +30,7 @@ def attention_cases() -> Iterator[Case]:
         yield _case("all keys", dtype, bits, (1, 8, 1, 128), 2, Reach(0, 33, 0.1))
         yield _case("one key", dtype, bits, (1, 8, 1, 128), 2, Reach(0, 1, 0.1))
     for (dtype, bits), width in product(((mx.float32, 8), (mx.float16, 4)), (64, 192, 256)):
-        yield _case("all keys", dtype, bits, (1, 7, 3, width), 1, Reach(2, 50, 0.1))
+        yield _case(f"heads of {width}", dtype, bits, (1, 7, 3, width), 1, Reach(2, 50, 0.1))
     for bits in (8, 4):
         few = partial(_case, dtype=mx.float32, bits=bits)
         yield few("eight queries", shape=(1, 4, 8, 128), heads=4, reach=Reach(0, 97, 0.1))

@@ -79,10 +79,10 @@ def _cases() -> Iterator[Case]:
     shapes = ((1, 1, 1, 64), (1, 2, 5, 128), (2, 3, 3, 192), (1, 2, 7, 256))
     for dtype, bits, shape in product(DTYPES, (8, 4), shapes):
         keys, values = (_on_grid(shape, bits, seed).astype(dtype) for seed in (1, 2))
-        yield _case("farthest number below or above zero", keys, values, bits)
+        yield _case(f"{bits}-bit, farthest number below or above zero", keys, values, bits)
     for dtype, bits in product(DTYPES, (8, 4)):
         same = mx.full((1, 2, 3, 64), 2.0, dtype)
-        yield _case("all zeros, all the same", mx.zeros_like(same), same, bits)
+        yield _case(f"{bits}-bit, all zeros, all the same", mx.zeros_like(same), same, bits)
 
 
 def _case(label: str, keys: mx.array, values: mx.array, bits: int) -> Case:
@@ -151,6 +151,7 @@ def _samples(work: Workload) -> Iterator[Sample]:
 
 QUANTIZE = Kernel(
     "kv_quantize",
+    "attention",
     _QUANTIZE,
     MODES,
     (1, 2**20),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+MOST_QUERIES = 8  # of the kernels; more are a prompt's
 _SPLIT_FROM, _BLOCK, _MOST_BLOCKS = 512, 256, 64  # keys from which they are cut into blocks of about so many
 
 

@@ -6,6 +6,4 @@ from macllm.kernels import fused, gguf_blocks, kv_attention, kv_memory, nf4, ski
 from macllm.kernels.kernel import Kernel
 
 _MODULES = (nf4, gguf_blocks, skinny, fused, kv_memory, kv_attention)
-KERNELS: Mapping[str, Kernel] = {
-    kernel.name: kernel for module in _MODULES for kernel in module.KERNELS
-}
+KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for module in _MODULES for kernel in module.KERNELS}

@@ -41,7 +41,7 @@ class Attend:
     """Attention with one kind of scores; the faster of the two ways for the default device."""
 
     def __init__(self, scores: Scores) -> None:
-        self._scores = scores
+        self.scores = scores
         self._composed = slow_exponential() or scores.softcap is not None
         self._block = _CPU_BLOCK if mx.default_device() == mx.cpu else _GPU_BLOCK
 
@@ -53,8 +53,8 @@ class Attend:
         The keys are the last S of the sequence, the queries' own the last of them.
         """
         length, keys = q.shape[2], k.shape[2]
-        if length == 1 and step.padding is None and self._scores.slopes is None:  # nothing to mask
-            start = self._start(step.offset, step.offset + 1 - keys)
+        if length == 1 and step.padding is None and self.scores.slopes is None:  # nothing to mask
+            start = self.start(step.offset, step.offset + 1 - keys)
             if start > 0:
                 k, v = k[:, :, start:], v[:, :, start:]
             return self._one(q, k, v, None, sinks)
@@ -65,7 +65,7 @@ class Attend:
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
     def _one(self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None) -> mx.array:
-        scores = self._scores
+        scores = self.scores
         if scores.softcap is not None and sinks is None and not slow_exponential():
             return capped(q, k, v, scores.scale, mask, scores.softcap)
         if self._composed:
@@ -76,7 +76,7 @@ class Attend:
         self, length: int, keys: int, step: Step, dtype: mx.Dtype
     ) -> Iterator[tuple[range, slice, Mask]]:
         """Queries, the keys they see (both counted within q and k) and their mask."""
-        scores = self._scores
+        scores = self.scores
         first = step.offset + step.length - keys  # of the keys, in the sequence
         plain = scores.slopes is None and step.padding is None
         within = scores.window is None and scores.chunk is None
@@ -86,19 +86,19 @@ class Attend:
         for start in range(0, length, self._block):
             rows = range(start, min(start + self._block, length))
             queries = range(step.offset + rows.start, step.offset + rows.stop)
-            low = self._start(queries.start, first) if step.padding is None or scores.chunk is None else 0
+            low = self.start(queries.start, first) if step.padding is None or scores.chunk is None else 0
             seen = range(first + low, queries.stop)
             yield rows, slice(low, low + len(seen)), self._mask(queries, seen, step, dtype)
 
-    def _start(self, query: int, first: int) -> int:
+    def start(self, query: int, first: int) -> int:
         """Where, in the keys from ``first`` on, those begin that a query and the ones after it may see."""
-        scores = self._scores
+        scores = self.scores
         if scores.window is not None:
             return max(0, query - scores.window + 1 - first)
         return max(0, query - query % scores.chunk - first) if scores.chunk is not None else 0
 
     def _mask(self, queries: range, seen: range, step: Step, dtype: mx.Dtype) -> Mask:
-        scores = self._scores
+        scores = self.scores
         if scores.slopes is None and step.padding is None:
             if len(queries) == 1:
                 return None  # all that was cut out for it

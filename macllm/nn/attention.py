@@ -6,9 +6,11 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm.nn.attend import Attend, Scores
-from macllm.nn.cache import AttentionCache
+from macllm.nn.cache import AttentionCache, PackedCache
 from macllm.nn.norm import make_norm
+from macllm.nn.packed_attend import attend_packed
 from macllm.nn.parameters import Parameters
+from macllm.nn.quantized_kv_cache import PackedView
 from macllm.nn.rope import rotary
 from macllm.nn.step import Step
 from macllm.spec import Attention
@@ -42,7 +44,7 @@ class AttentionBlock(Module):
         if spec.out_norm is not None:
             self.out_norm = make_norm(spec.out_norm, parameters, f"{prefix}.out_norm")
 
-    def __call__(self, x: mx.array, step: Step, caches: Sequence[AttentionCache]) -> mx.array:
+    def __call__(self, x: mx.array, step: Step, caches: Sequence[AttentionCache | PackedCache]) -> mx.array:
         """(B, L, D) to (B, L, D); with a cache, its tokens come before and these are added to it."""
         spec = self.spec
         batch, length, _ = x.shape
@@ -57,18 +59,21 @@ class AttentionBlock(Module):
             heads, gate = mx.split(heads, [self._heads - spec.heads], axis=1)
         if spec.source is not None:
             q = self._placed(heads, step)
-            k, v = step.lent[spec.source]
+            seen = step.lent[spec.source]
         else:
             q, k, v = self._own(heads, step)
-            if caches:
-                k, v = caches[0].update(k, v)
-            k = self._placed_late(k, "k_norm", step)
+            seen = caches[0].update(k, v) if caches else (k, v)
+            if not isinstance(seen, PackedView):
+                seen = self._placed_late(seen[0], "k_norm", step), seen[1]
             if self.lends:
-                step.lent[step.layer] = k, v
+                step.lent[step.layer] = seen
         q = self._placed_late(q, "q_norm", step)
         if spec.query_scale is not None:
             q = q * step.query_scale(spec.query_scale, q.dtype)
-        y = self._attend(q, k, v, step, self.get("sinks"))
+        if isinstance(seen, PackedView):
+            y = attend_packed(self._attend, q, seen, step, self.get("sinks"))
+        else:
+            y = self._attend(q, *seen, step, self.get("sinks"))
         if gate is not None:
             y = y * mx.sigmoid(gate)
         y = y.swapaxes(1, 2).reshape(batch, length, -1)

@@ -11,6 +11,7 @@ from typing import Protocol, Self
 import mlx.core as mx
 
 from macllm.nn.kv_cache import FullCache, SlidingCache
+from macllm.nn.quantized_kv_cache import PackedView, QuantizedFullCache, QuantizedSlidingCache
 from macllm.nn.state_cache import StateCache
 from macllm.nn.token_cache import TokenCache
 from macllm.spec import CacheSpec, KeyValues, ModelSpec, State, Tokens
@@ -56,6 +57,13 @@ class LayerCache(Cache, Protocol):
         """Takes over the :meth:`content` of another of its kind."""
 
 
+class PackedCache(LayerCache, Protocol):
+    """A cache of packed keys and values."""
+
+    def update(self, keys: mx.array, values: mx.array) -> PackedView:
+        """Appends (B, H, L, D) and returns all keys and values in view, packed."""
+
+
 class AttentionCache(LayerCache, Protocol):
     """A cache of keys and values."""
 
@@ -63,14 +71,23 @@ class AttentionCache(LayerCache, Protocol):
         """Appends (B, H, L, D) and returns all keys and values in view, oldest first."""
 
 
-def make_caches(spec: ModelSpec, padding: Sequence[int] | None = None) -> list[LayerCache]:
-    """The empty caches of ``spec``, layer by layer; ``padding`` counts the tokens before each row that are none."""
+def make_caches(
+    spec: ModelSpec, padding: Sequence[int] | None = None, kv_bits: int | None = None
+) -> list[LayerCache]:
+    """The empty caches of ``spec``, layer by layer; ``padding`` counts the tokens before each row that are none.
+
+    Keys and values that may be packed are, in ``kv_bits`` (None: none are).
+    """
     before = mx.array(list(padding)) if padding is not None and any(padding) else None
-    return [_cache(cache, before) for cache in spec.caches]
+    return [_cache(cache, before, kv_bits) for cache in spec.caches]
 
 
-def _cache(spec: CacheSpec, padding: mx.array | None) -> LayerCache:
+def _cache(spec: CacheSpec, padding: mx.array | None, bits: int | None) -> LayerCache:
     match spec:
+        case KeyValues(packable=True) if bits is not None:
+            if spec.reach is None:
+                return QuantizedFullCache(bits, padding)
+            return QuantizedSlidingCache(bits, spec.reach, padding)
         case KeyValues():
             return FullCache(padding) if spec.reach is None else SlidingCache(spec.reach, padding)
         case State():

@@ -27,9 +27,10 @@ class Decoder(Module):
     separate_head = True
     layered = True
 
-    def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
+    def __init__(self, spec: ModelSpec, parameters: Parameters, kv_bits: int | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.kv_bits = kv_bits  # that caches pack keys and values in, where they may; None: plain
         # the largest first: its transient is not on top of the rest
         self.embed = parameters.embedding("embed")
         self.head = None if spec.tied else parameters.linear("", "head", bias=spec.head_bias)
@@ -126,7 +127,7 @@ class Decoder(Module):
 
     def make_caches(self, padding: Sequence[int] | None = None) -> list[LayerCache]:
         """Empty caches; ``padding`` for rows that begin with so many tokens that are none."""
-        return make_caches(self.spec, padding)
+        return make_caches(self.spec, padding, self.kv_bits)
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
         """Every tensor under its canonical name, stacked matrices taken apart; vectors as the model uses them."""

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import mlx.core as mx
 
+from macllm.nn.quantized_kv_cache import PackedView
 from macllm.spec import QueryScale
 
 
@@ -22,9 +23,8 @@ class Step:
         self.ahead = ahead
         self.shared: dict[str, mx.array] = {}  # what a layer gives to those after it
         self.layer = 0  # the one that computes now
-        self.lent: dict[
-            int, tuple[mx.array, mx.array]
-        ] = {}  # by layer, keys and values in view, for later layers
+        # by layer, keys and values in view, for later layers
+        self.lent: dict[int, tuple[mx.array, mx.array] | PackedView] = {}
         self.sides: list[mx.array] = []  # each layer's input beside the states (B, L, P)
         self._masks: dict[tuple[object, ...], mx.array] = {}
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from macllm.spec.memory import CacheSpec, KeyValues
+from macllm.spec.memory import KV_WIDTHS, CacheSpec, KeyValues
 from macllm.spec.norm import Norm
-from macllm.spec.rope import Rope
+from macllm.spec.rope import DynamicScaling, Rope
 from macllm.spec.tensor import TensorSpec, linear
 
 
@@ -102,7 +102,10 @@ class Attention:
     def caches(self) -> tuple[CacheSpec, ...]:
         if self.source is not None:
             return ()
-        return (KeyValues(self.kv_heads, self.head_dim, self.head_dim, self.window, self.chunk),)
+        # scores that depend on distance, and keys that are turned when they are read, want the numbers themselves
+        turned_late = self.rope is not None and isinstance(self.rope.scaling, DynamicScaling)
+        packable = self.head_dim in KV_WIDTHS and self.slopes is None and not turned_late
+        return (KeyValues(self.kv_heads, self.head_dim, self.head_dim, self.window, self.chunk, packable),)
 
     @property
     def working_values(self) -> int:

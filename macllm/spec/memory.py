@@ -20,6 +20,9 @@ class KeyValues:
     value_dim: int
     window: int | None = None  # tokens seen, the query's own included
     chunk: int | None = None  # tokens of one's own block of so many are seen
+    packable: bool = (
+        False  # whether they may be held in KV_BITS: heads of KV_WIDTHS, used as they were stored
+    )
 
     @property
     def reach(self) -> int | None:
@@ -30,9 +33,20 @@ class KeyValues:
     def values_per_token(self) -> int:
         return self.heads * (self.key_dim + self.value_dim)
 
+    def nbytes_per_token(self, value_bytes: int, kv_bits: int | None = None) -> int:
+        """Bytes of a token: plain, or packed in ``kv_bits`` where that may be."""
+        values = self.values_per_token
+        if kv_bits is None or not self.packable:
+            return values * value_bytes
+        return values * kv_bits // 8 + values // KV_GROUP * 2 * value_bytes
+
     def values(self, tokens: int) -> int:
         """Values in view at ``tokens`` tokens."""
         return self.values_per_token * min(tokens, self.reach or tokens)
+
+    def nbytes(self, tokens: int, value_bytes: int, kv_bits: int | None = None) -> int:
+        """Bytes in view at ``tokens`` tokens."""
+        return self.nbytes_per_token(value_bytes, kv_bits) * min(tokens, self.reach or tokens)
 
 
 @dataclass(frozen=True)
