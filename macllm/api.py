@@ -191,17 +191,19 @@ def load(
     name_or_path: str | Path,
     *,
     dtype: str | None = None,
+    kv_bits: int | None = None,
     download: Report = ignore,
     progress: Progress | None = None,
 ) -> LLM:
     """Loads a model: an installed name, a catalogue name or a repository (fetched when missing), or a path.
 
-    ``dtype`` (``float32``, ``float16``, ``bfloat16``) overrides the type to compute in. ``download`` takes the
+    ``dtype`` (``float32``, ``float16``, ``bfloat16``) overrides the type to compute in. ``kv_bits`` (8, 4)
+    packs keys and values in the caches, where a layer's may be. ``download`` takes the
     events of a download, ``progress`` the bytes read of all weights. Raises a ``MacllmError`` whose message
     says what is wrong and what to do.
     """
     found = pull.find(str(name_or_path), download)
-    loaded = load_model(found.path, name=found.name, dtype=dtype, progress=progress)
+    loaded = load_model(found.path, name=found.name, dtype=dtype, kv_bits=kv_bits, progress=progress)
     given: dict[str, Any] = catalogue.sampling_of(found.source)  # by its authors; a GGUF does not carry it
     if given:
         loaded = replace(loaded, sampling=replace(loaded.sampling, **given))

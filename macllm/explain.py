@@ -22,7 +22,8 @@ from macllm.fit import (
     usable_bytes,
 )
 from macllm.quantization import Quantization
-from macllm.spec import ModelSpec
+from macllm.spec import KeyValues, ModelSpec
+from macllm.spec.memory import KV_WIDTHS, NO_KV_BITS
 
 if TYPE_CHECKING:
     from macllm.weights.gguf_file import GGUFFile
@@ -57,8 +58,8 @@ class Fit:
 class Explanation:
     """A model's facts. ``native`` is false where mlx-lm's classes run it; None is what cannot be known then.
 
-    Bytes of the KV cache are those of 16-bit values. ``needed_bytes`` is what weights, cache and prefill take by
-    precision at ``context`` tokens.
+    Bytes of the KV cache are those of 16-bit values, or of ``kv_bits`` with 16-bit scales. ``needed_bytes`` is what
+    weights, cache and prefill take by precision at ``context`` tokens.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Explanation:
     layers: int | None
     parameters: int | None
     weight_bytes: int | None
+    kv_bits: int | None  # that keys and values are held in; None: plain
     kv_bytes_per_token: int | None
     max_context: int | None
     state_bytes: int | None  # of recurrent layers: it does not grow
@@ -83,18 +85,26 @@ class Explanation:
 
 
 def explain(
-    files: "ModelFiles", *, name: str | None = None, context: int | None = None, dtype: str = "float16"
+    files: "ModelFiles",
+    *,
+    name: str | None = None,
+    context: int | None = None,
+    dtype: str = "float16",
+    kv_bits: int | None = None,
 ) -> Explanation:
     """Explains a model; ``context`` is the number of tokens to count memory for (None: the longest).
 
-    ``dtype`` is the type it would be computed in, which the words about a GGUF's scales depend on. Raises
-    ConfigError for a config that cannot be run, OptionError for a context beyond the model's.
+    ``dtype`` is the type it would be computed in, which the words about a GGUF's scales depend on; ``kv_bits`` packs
+    keys and values. Raises ConfigError for a config that cannot be run, OptionError for a context beyond the model's
+    and for packed keys and values of a model that mlx-lm runs.
     """
+    if kv_bits is not None and not files.native:
+        raise OptionError(f"{files.label}: {NO_KV_BITS}")
     spec = (
         files.spec if files.native else None
     )  # first: a config that is refused is refused before its weights
     weights = _Weights(files, dtype)
-    facts = _native(spec, weights) if spec is not None else _foreign(files, weights)
+    facts = _native(spec, weights, kv_bits) if spec is not None else _foreign(files, weights)
     longest = facts.max_context
     if context is not None and (context < 1 or (longest is not None and context > longest)):
         limit = f"from 1 to the model's {longest}" if longest is not None else "at least 1"
@@ -107,6 +117,7 @@ def explain(
         layers=facts.layers,
         parameters=facts.parameters,
         weight_bytes=weights.stored_bytes,
+        kv_bits=kv_bits,
         kv_bytes_per_token=facts.kv(1) if facts.kv is not None else None,
         max_context=longest,
         state_bytes=sizes.state_bytes(facts.spec) if facts.spec is not None else None,
@@ -118,7 +129,7 @@ def explain(
         kv_bytes=facts.kv(tokens) if facts.kv is not None and tokens is not None else None,
         needed_bytes={key: need(tokens) for key, need in facts.needed.items()} if tokens is not None else {},
         fits=tuple(_fit(memory, facts) for memory in MACS_GB) if facts.needed and longest else (),
-        notes=weights.notes,
+        notes=(*weights.notes, *_plain_layers(facts.spec, kv_bits)),
         spec=facts.spec,
     )
 
@@ -134,7 +145,7 @@ class _Facts:
     spec: ModelSpec | None
 
 
-def _native(spec: ModelSpec, weights: "_Weights") -> _Facts:
+def _native(spec: ModelSpec, weights: "_Weights", kv_bits: int | None) -> _Facts:
     held = bytes_by_precision(spec)
     if weights.loaded_bytes is not None and weights.loaded_bytes != held["16"]:
         held[STORED] = weights.loaded_bytes
@@ -143,8 +154,8 @@ def _native(spec: ModelSpec, weights: "_Weights") -> _Facts:
         len(spec.layers),
         spec.parameters,
         spec.max_context,
-        partial(sizes.kv_bytes, spec),
-        {key: partial(sizes.working_bytes, spec, count) for key, count in held.items()},
+        partial(sizes.kv_bytes, spec, kv_bits=kv_bits),
+        {key: partial(sizes.working_bytes, spec, count, kv_bits=kv_bits) for key, count in held.items()},
         spec,
     )
 
@@ -177,6 +188,21 @@ def _foreign(files: "ModelFiles", weights: "_Weights") -> _Facts:
 
 def _sum(weight_bytes: int, kv: Needed, tokens: int) -> int:
     return weight_bytes + kv(tokens)
+
+
+def _plain_layers(spec: ModelSpec | None, kv_bits: int | None) -> tuple[str, ...]:
+    """A note on the layers whose keys and values stay plain although they were to be packed."""
+    if spec is None or kv_bits is None:
+        return ()
+    caches = [cache for cache in spec.caches if isinstance(cache, KeyValues)]
+    plain = sum(not cache.packable for cache in caches)
+    if not plain:
+        return () if caches else (f"It keeps no keys and values: --kv-bits {kv_bits} changes nothing.",)
+    which = "All" if plain == len(caches) else f"{plain} of the {len(caches)}"
+    return (
+        f"{which} caches of keys and values stay plain, as --kv-bits packs heads of "
+        f"{', '.join(map(str, KV_WIDTHS[:-1]))} or {KV_WIDTHS[-1]} numbers that attention uses as they were stored.",
+    )
 
 
 def _trainable(spec: ModelSpec | None, weight_bytes: int | None) -> int | None:

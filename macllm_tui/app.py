@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -52,6 +52,7 @@ class Start:
     system: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
+    kv_bits: int | None = None
     theme: str | None = None  # for this time
 
 
@@ -198,6 +199,10 @@ class MacllmApp(App[None], inherit_bindings=False):
 
     # -- models ------------------------------------------------------------------------------------------
 
+    def _as_asked(self, ref: ModelRef) -> ModelRef:
+        """The model with what the command line asks of all of them."""
+        return replace(ref, kv_bits=self._start.kv_bits) if self._start.kv_bits is not None else ref
+
     @property
     def downloads(self) -> Downloads:
         """The downloads under way; they go on while other screens are shown."""
@@ -222,7 +227,7 @@ class MacllmApp(App[None], inherit_bindings=False):
 
     async def use_model(self, ref: ModelRef) -> None:
         """Makes it the conversation's model and loads it; esc stops the load."""
-        self.conversation.model = ref
+        self.conversation.model = ref = self._as_asked(ref)
         if self.conversation.chat is not None:
             await self.conversation.change(model=ref.name)
         self.chat_screen.refresh_header()
@@ -253,7 +258,7 @@ class MacllmApp(App[None], inherit_bindings=False):
         if not name or (conversation.model is not None and conversation.model.name == name):
             return
         try:
-            conversation.model = await asyncio.to_thread(self.home.resolve, name)
+            conversation.model = self._as_asked(await asyncio.to_thread(self.home.resolve, name))
         except MacllmError:
             if conversation.model is not None:
                 self.chat_screen.tell(

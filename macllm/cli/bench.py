@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from macllm.cli.options import add_dtype, add_json, positive
+from macllm.cli.options import add_dtype, add_json, add_kv_bits, positive
 from macllm.cli.output import print_json, print_table
 from macllm.cli.progress import Progress
 from macllm.units import size
@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tui", action="store_true", help="measure instead what the app's screen costs: with it and without"
     )
     add_dtype(parser)
+    add_kv_bits(parser)
     add_json(parser)
 
 
@@ -49,7 +50,7 @@ def _screen(args: argparse.Namespace) -> int:
 
     with DownloadDisplay(args.model) as display:
         find(args.model, display)
-    ref = replace(resolve(args.model), dtype=args.dtype)
+    ref = replace(resolve(args.model), dtype=args.dtype, kv_bits=args.kv_bits)
     cost = measure(ref, tokens=args.decode_tokens, rounds=args.repeats)
     if args.json:
         print_json({"model": ref.name, **cost.as_dict()})
@@ -71,7 +72,7 @@ def _model(args: argparse.Namespace) -> int:
     from macllm.engine.bound import decode_bound
 
     benchmark = Benchmark(args.prompt_tokens, args.decode_tokens, args.repeats)
-    llm = load(args.model, args.dtype)
+    llm = load(args.model, args.dtype, args.kv_bits)
     runs = []
     with Progress(f"measuring {llm.name}", benchmark.repeats, unit="runs") as bar:
         for metrics in measure(llm.loaded, benchmark):

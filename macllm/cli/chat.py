@@ -6,7 +6,14 @@ import re
 import sys
 from pathlib import Path
 
-from macllm.cli.options import add_dtype, add_sampling, limits_from, overrides_from, sampling_from
+from macllm.cli.options import (
+    add_dtype,
+    add_kv_bits,
+    add_sampling,
+    limits_from,
+    overrides_from,
+    sampling_from,
+)
 from macllm.cli.output import tell
 from macllm.errors import OptionError
 
@@ -29,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="what the model is told to be")
     parser.add_argument("--plain", action="store_true", help="no screen, colour or figures: line by line")
     add_dtype(parser)
+    add_kv_bits(parser)
     add_sampling(parser)
     group = parser.add_argument_group("recordings (for demos, pictures and bug reports)")
     group.add_argument(
@@ -79,7 +87,14 @@ def _app(args: argparse.Namespace) -> int:
         check_place(args.record)  # before a model is fetched
     if args.model is not None:
         _fetch(args.model)
-    start = Start(args.model, args.system or "", overrides_from(args), args.dtype, theme=args.theme)
+    start = Start(
+        args.model,
+        args.system or "",
+        overrides_from(args),
+        args.dtype,
+        kv_bits=args.kv_bits,
+        theme=args.theme,
+    )
     return run_app(start, record=args.record)
 
 
@@ -99,7 +114,7 @@ def _lines(args: argparse.Namespace) -> int:
     from macllm.hub.catalogue import STARTER
 
     name = args.model if args.model is not None else store.last_used() or STARTER
-    llm = load(name, args.dtype)
+    llm = load(name, args.dtype, args.kv_bits)
     origin = llm.tokenizer.template_origin  # a chat without a tokenizer ends here, before a prompt is shown
     if origin != "model":
         form = "ChatML" if origin == "chatml" else "User: and Assistant:"
@@ -114,6 +129,7 @@ def _lines(args: argparse.Namespace) -> int:
         sampling_from(args, llm.sampling),
         limits_from(args, watched=watched),
         dtype=args.dtype,
+        kv_bits=args.kv_bits,
     )
     return talk_on_terminal(talk, plain=_plain(args)) if watched else talk_through_pipe(talk)
 
@@ -124,6 +140,7 @@ def _replay(args: argparse.Namespace) -> int:
         "--system": args.system,
         "--plain": args.plain,
         "--dtype": args.dtype,
+        "--kv-bits": args.kv_bits,
         "--record": args.record,
         **{f"the setting {name}": True for name in overrides_from(args)},
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from macllm.cli import roofline
-from macllm.cli.options import add_json, positive
+from macllm.cli.options import add_json, add_kv_bits, positive
 from macllm.cli.output import print_json, print_table
 from macllm.units import count, size
 
@@ -26,7 +26,7 @@ ROOFLINE_CONTEXT = 4096  # tokens
 _COUNTED = (
     "-: does not fit. Usable is what macOS lets the GPU take by default: about two thirds of the memory up to 32 GB,"
     " three quarters above (Metal's recommendedMaxWorkingSetSize; `macllm doctor` shows this machine's). Counted are"
-    " weights, a KV cache in 16 bits and one prefill chunk; for QLoRA a rank 8 adapter on 4-bit weights and a"
+    " weights, a KV cache in {kv} bits and one prefill chunk; for QLoRA a rank 8 adapter on 4-bit weights and a"
     " sequence of 2,048 tokens."
 )
 _HEADS = {"16": "16-bit", "8": "8-bit", "4": "4-bit", "stored": "as is"}
@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show instead how many tokens a second each chip can make at most, at N tokens of context (4096)",
     )
+    add_kv_bits(parser)
     add_json(parser)
 
 
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     files = find(args.model)
     name = None if Path(args.model).expanduser().exists() else args.model
-    found = explain(files, name=name, context=args.context, dtype=_dtype())
-    bounds = _roofline(files, args.context) if args.roofline else None
+    found = explain(files, name=name, context=args.context, dtype=_dtype(), kv_bits=args.kv_bits)
+    bounds = _roofline(files, args.context, args.kv_bits) if args.roofline else None
     if args.json:
         print_json(as_json(found) | ({"roofline": roofline.as_json(bounds)} if bounds is not None else {}))
     elif bounds is not None:
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _roofline(files: "ModelFiles", context: int | None) -> "Roofline":
+def _roofline(files: "ModelFiles", context: int | None, kv_bits: int | None) -> "Roofline":
     """Raises OptionError where what a token reads is not known."""
     from macllm.errors import OptionError
     from macllm.kernels.roofline import roofline as bounds_of
@@ -81,9 +82,8 @@ def _roofline(files: "ModelFiles", context: int | None) -> "Roofline":
             f"{files.label}: mlx-lm's classes run this architecture, and what they read is not known; "
             "explain it without --roofline"
         )
-    return bounds_of(
-        files.spec, files.stored_formats(), context or min(ROOFLINE_CONTEXT, files.spec.max_context)
-    )
+    tokens = context or min(ROOFLINE_CONTEXT, files.spec.max_context)
+    return bounds_of(files.spec, files.stored_formats(), tokens, kv_bits)
 
 
 def find(text: str) -> "ModelFiles":
@@ -115,7 +115,7 @@ def find(text: str) -> "ModelFiles":
 def as_json(found: "Explanation") -> dict[str, Any]:
     """The explanation's facts; the promised keys first."""
     promised = "family native layers parameters weight_bytes kv_bytes_per_token max_context rewindable trainable_memory"
-    more = "name context kv_bytes state_bytes rewind_tokens needed_bytes placements fits notes"
+    more = "name context kv_bits kv_bytes state_bytes rewind_tokens needed_bytes placements fits notes"
     values = asdict(found)
     return {key: values[key] for key in f"{promised} {more}".split()}
 
@@ -141,12 +141,13 @@ def show(found: "Explanation", context: int | None) -> None:
 def header(found: "Explanation") -> list[str]:
     """One to three lines: name, family, and the sizes that are known."""
     runs = "native" if found.native else "not native: run by mlx-lm's classes, where it has them"
+    kv = f" {found.kv_bits}-bit" if found.kv_bits is not None else ""
     facts = {
         "{} parameters": found.parameters and count(found.parameters),
         "{} layers": found.layers,
         "context {}": found.max_context and f"{found.max_context:,}",
         "{} of weights": found.weight_bytes and size(found.weight_bytes),
-        "{} of KV cache a token": found.kv_bytes_per_token and size(found.kv_bytes_per_token),
+        f"{{}} of{kv} KV cache a token": found.kv_bytes_per_token and size(found.kv_bytes_per_token),
         "{} of state": size(found.state_bytes) if found.state_bytes else None,
     }
     words = ", ".join(text.format(value) for text, value in facts.items() if value is not None)
@@ -251,7 +252,7 @@ def _show_fits(found: "Explanation", context: int | None) -> None:
     heads = ("MAC", "USABLE", *(_HEADS[key] for key in keys), "QLoRA")
     print_table(heads, rows, right=range(len(heads)))
     _gap()
-    print(textwrap.fill(_COUNTED, WIDTH))
+    print(textwrap.fill(_COUNTED.format(kv=found.kv_bits or 16), WIDTH))
 
 
 def _gap() -> None:

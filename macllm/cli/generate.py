@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from macllm.cli.options import (
     add_dtype,
     add_json,
+    add_kv_bits,
     add_logprobs,
     add_sampling,
     limits_from,
@@ -47,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prefill-step-size", type=positive, metavar="N", help="prompt tokens a step")
     add_dtype(parser)
+    add_kv_bits(parser)
     add_json(parser)
     add_logprobs(parser)
     add_sampling(parser)
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         _check_target(Path(args.logits))
     from macllm.cli.loading import load
 
-    llm = load(args.model, args.dtype)
+    llm = load(args.model, args.dtype, args.kv_bits)
     generation = _generate(llm, prompt, args)
     if args.json:
         print_json(_as_json(generation))

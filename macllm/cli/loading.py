@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _SHOW_AFTER_S = 1.0  # a load that is done sooner needs no bar
 
 
-def load(name: str, dtype: str | None = None) -> "LLM":
+def load(name: str, dtype: str | None = None, kv_bits: int | None = None) -> "LLM":
     """The model of this name, source or path."""
     from macllm.api import load as load_model
 
@@ -23,4 +23,4 @@ def load(name: str, dtype: str | None = None) -> "LLM":
             if time.monotonic() - start > _SHOW_AFTER_S:
                 bar.update(done, total)
 
-        return load_model(name, dtype=dtype, download=display, progress=read)
+        return load_model(name, dtype=dtype, kv_bits=kv_bits, download=display, progress=read)

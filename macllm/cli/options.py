@@ -8,6 +8,7 @@ from typing import Any
 from macllm.backend import DTYPES
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.settings_text import SETTINGS
+from macllm.spec.memory import KV_BITS
 
 MAX_TOKENS = 2048  # where nobody watches who could stop a model that goes in circles
 
@@ -97,6 +98,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Adds ``--dtype`` (``args.dtype``, None when not given): overrides the backend's compute type."""
     parser.add_argument("--dtype", choices=DTYPES, help="type to compute in (default: the fastest here)")
+
+
+def add_kv_bits(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--kv-bits`` (``args.kv_bits``, None when not given): packs the keys and values of the cache."""
+    parser.add_argument(
+        "--kv-bits",
+        type=int,
+        choices=KV_BITS,
+        help="hold keys and values in so many bits: a long context takes about half the memory, or under a third",
+    )
 
 
 def positive(text: str) -> int:

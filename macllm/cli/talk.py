@@ -49,12 +49,13 @@ class Talk:
         *,
         store: Store | None = None,
         dtype: str | None = None,
+        kv_bits: int | None = None,
     ) -> None:
         self.llm = llm
         self.system = system or ""
         self.settings: dict[str, Any] = differing(sampling, llm.sampling)  # over the model's own
         self.limits = limits
-        self.dtype = dtype
+        self.dtype, self.kv_bits = dtype, kv_bits
         self.store = store or Store.in_memory()
         self.chat: Chat | None = None
         self.branch: list[StoredMessage] = []
@@ -180,10 +181,10 @@ class Talk:
         gc.collect()
         mx.clear_cache()
         try:
-            self.llm = load(name, self.dtype)
+            self.llm = load(name, self.dtype, self.kv_bits)
             self.llm.loaded.require_tokenizer()
         except BaseException:
-            self.llm = load(old, self.dtype)
+            self.llm = load(old, self.dtype, self.kv_bits)
             raise
         finally:
             self._session = self.llm.chat().session

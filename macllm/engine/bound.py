@@ -12,7 +12,7 @@ import mlx.core as mx
 from macllm.backend import Backend, gpu_cores
 from macllm.engine.loading import Loaded
 from macllm.kernels import chips
-from macllm.kernels.cost import Setting, step
+from macllm.kernels.cost import Setting, kv_packing, step
 from macllm.nn.decoder import Decoder
 from macllm.nn.linear import Linear
 from macllm.nn.stored import DTYPES, Packed
@@ -40,7 +40,8 @@ def decode_bound(loaded: Loaded, context: int) -> DecodeBound | None:
         name: stored.quantization if isinstance(stored, Packed) else None
         for name, stored in loaded.model.tensors()
     }
-    setting = Setting(dense_bytes=DTYPES[loaded.backend.dtype].size)
+    dtype = DTYPES[loaded.backend.dtype]
+    setting = Setting(dense_bytes=dtype.size, kv=kv_packing(loaded.kv_bits))
     token = step(loaded.model.spec, formats, context, setting=setting)
     bandwidth, origin = memory_bandwidth(loaded.backend)
     return DecodeBound(token.tokens_per_s(bandwidth), bandwidth, origin)

@@ -123,7 +123,8 @@ def _check(loaded: Loaded, session: Session, prompt: Sequence[int], limits: Limi
             "shorten it or start a new conversation"
         )
     if loaded.spec is not None:
-        cache = sizes.held_bytes(loaded.spec, len(prompt), DTYPES[loaded.backend.dtype].size)
+        value_bytes = DTYPES[loaded.backend.dtype].size
+        cache = sizes.held_bytes(loaded.spec, len(prompt), value_bytes, kv_bits=loaded.kv_bits)
         # what the session holds of the prompt, or gives up for it, is in use already
         limit, used = loaded.backend.memory_limit_bytes, mx.get_active_memory() - session.kv_bytes
         if 0 < limit < used + cache:

@@ -17,6 +17,7 @@ from macllm.kernels import dispatch
 from macllm.nn.decoder import Decoder
 from macllm.nn.stored import DTYPES
 from macllm.spec import ModelSpec
+from macllm.spec.memory import KV_BITS, NO_KV_BITS
 from macllm.tokenizer.base import Tokenizer
 from macllm.tokenizer.load import has_tokenizer
 from macllm.weights.model_files import ModelFiles, open_model
@@ -42,6 +43,7 @@ class Loaded:
     stop_ids: frozenset[int]
     sampling: Sampling  # the model's own defaults
     load_s: float
+    kv_bits: int | None = None  # that caches hold keys and values in; None: plain
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
     @property
@@ -61,15 +63,22 @@ class Loaded:
 
 
 def load_model(
-    path: Path, *, name: str | None = None, dtype: str | None = None, progress: Progress | None = None
+    path: Path,
+    *,
+    name: str | None = None,
+    dtype: str | None = None,
+    kv_bits: int | None = None,
+    progress: Progress | None = None,
 ) -> Loaded:
     """Loads a model folder or a GGUF file.
 
-    ``dtype`` overrides the backend's compute type. A folder without any tokenizer file loads: it can be used
-    with token ids. Raises ConfigError, CheckpointError, TokenizerError, MemoryLimitError or OptionError.
+    ``dtype`` overrides the backend's compute type, ``kv_bits`` packs keys and values in the caches. A folder without
+    any tokenizer file loads: it can be used with token ids. Raises ConfigError, CheckpointError, TokenizerError,
+    MemoryLimitError or OptionError.
     """
     start = time.perf_counter()
     files = open_model(path)
+    _check_kv_bits(kv_bits, files)
     spec = files.spec if files.native else None
     backend = compute_backend(current(dtype), spec, files.half_type, forced=dtype is not None)
     apply_limits(backend)
@@ -77,7 +86,7 @@ def load_model(
     model: Model
     if spec is not None:
         with FirstTrial(files, DTYPES[backend.dtype]):
-            model = _native(files, backend, progress)
+            model = _native(files, backend, kv_bits, progress)
         vocab, context = spec.vocab, spec.max_context
     else:
         model = load_fallback(files, backend, progress)
@@ -94,6 +103,7 @@ def load_model(
         stop_ids=_stop_ids(files, tokenizer),
         sampling=default_sampling(files.generation_config, files.path),
         load_s=time.perf_counter() - start,
+        kv_bits=kv_bits,
         config=files.config,
     )
 
@@ -112,12 +122,21 @@ def default_sampling(generation_config: Mapping[str, Any], folder: Path) -> Samp
         ) from None
 
 
-def _native(files: ModelFiles, backend: Backend, progress: Progress | None) -> Model:
+def _check_kv_bits(bits: int | None, files: ModelFiles) -> None:
+    if bits is None:
+        return
+    if bits not in KV_BITS:
+        raise OptionError(f"kv_bits={bits!r} is not supported (expected {' or '.join(map(str, KV_BITS))})")
+    if not files.native:
+        raise OptionError(f"{files.label}: {NO_KV_BITS}")
+
+
+def _native(files: ModelFiles, backend: Backend, kv_bits: int | None, progress: Progress | None) -> Model:
     dtype = DTYPES[backend.dtype]
     checkpoint = files.checkpoint(dtype, dispatch.kept_blocks(dtype))
-    chosen = plan(files.spec, checkpoint, files.naming, backend)
+    chosen = plan(files.spec, checkpoint, files.naming, backend, kv_bits)
     parameters = CheckpointParameters(files.spec, checkpoint, files.naming, chosen.placement, progress)
-    return Decoder(files.spec, parameters)
+    return Decoder(files.spec, parameters, kv_bits)
 
 
 def _tokenizer(files: ModelFiles) -> Tokenizer | None:

@@ -23,7 +23,9 @@ class Plan:
     needed_bytes: int
 
 
-def plan(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, backend: Backend) -> Plan:
+def plan(
+    spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, backend: Backend, kv_bits: int | None = None
+) -> Plan:
     """The fastest placement that fits.
 
     On CPU dense float32 beats packed weights in prefill and in decoding (a packed product runs on one core),
@@ -38,7 +40,7 @@ def plan(spec: ModelSpec, checkpoint: Checkpoint, naming: Naming, backend: Backe
     dense_rows = CPU_DENSE_ROWS if backend.name == "cpu" else None
     weights = expanded if expand else _as_stored(spec, checkpoint, naming, dtype.size)
     context = min(CONTEXT_AT_LOAD, spec.max_context)
-    needed = sizes.working_bytes(spec, weights, context, dtype.size)
+    needed = sizes.working_bytes(spec, weights, context, dtype.size, kv_bits=kv_bits)
     check_fits(needed, f"{checkpoint.label} with a context of {context} tokens", backend)
     return Plan(Placement(dtype, expand, None if expand else dense_rows), weights, needed)
 

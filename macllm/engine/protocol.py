@@ -22,6 +22,7 @@ class ModelRef:
     path: str
     dtype: str | None = None
     sampling: Mapping[str, int | float] = field(default_factory=dict)
+    kv_bits: int | None = None  # that keys and values are held in; None: plain
 
 
 @dataclass(frozen=True)

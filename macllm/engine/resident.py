@@ -39,7 +39,7 @@ class Resident:
 
     def __init__(self) -> None:
         self._loaded: Loaded | None = None
-        self._key: tuple[str, str | None] | None = None
+        self._key: tuple[str, str | None, int | None] | None = None
         self._ready: Ready | None = None
         self._counter: PromptCounter | None = None
         self._idle: OrderedDict[str, Session] = OrderedDict()  # least recently used first
@@ -62,7 +62,9 @@ class Resident:
     def load(self, model: ModelRef, progress: Progress) -> None:
         """Loads ``model`` in place of any other, which is freed first. Raises what ``load_model`` does."""
         self.free()
-        self._loaded = load_model(Path(model.path), name=model.name, dtype=model.dtype, progress=progress)
+        self._loaded = load_model(
+            Path(model.path), name=model.name, dtype=model.dtype, kv_bits=model.kv_bits, progress=progress
+        )
         self._ready = ready(self._loaded)
         self._key = _key(model)
 
@@ -125,7 +127,8 @@ class Resident:
         """Forgets idle sessions, the oldest first, until ``lease``'s can grow to ``tokens``."""
         backend, more = self.loaded.backend, 0
         if lease is not None and self.loaded.spec is not None:
-            needed = sizes.held_bytes(self.loaded.spec, tokens, DTYPES[backend.dtype].size)
+            value_bytes = DTYPES[backend.dtype].size
+            needed = sizes.held_bytes(self.loaded.spec, tokens, value_bytes, kv_bits=self.loaded.kv_bits)
             more = max(0, needed - _held_bytes(lease.session))
         limit = int(backend.memory_limit_bytes * FULL_SHARE)
         while self._idle and 0 < limit < mx.get_active_memory() + more:
@@ -139,8 +142,8 @@ class Resident:
         return sum(map(_held_bytes, self._idle.values()))
 
 
-def _key(model: ModelRef) -> tuple[str, str | None]:
-    return model.path, model.dtype
+def _key(model: ModelRef) -> tuple[str, str | None, int | None]:
+    return model.path, model.dtype, model.kv_bits
 
 
 def _held_bytes(session: Session) -> int:

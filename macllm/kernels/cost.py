@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from macllm.kernels.launches import launches
 from macllm.quantization import MLX_MODES, Quantization
 from macllm.spec import Attention, KeyValues, LatentAttention, Layer, ModelSpec, MoE, State, TensorSpec
+from macllm.spec.memory import KV_GROUP
 
 Formats: TypeAlias = Mapping[str, Quantization | None]
 # "kernels": every format is multiplied as it lies. "mlx": as MLX's own kernels need it, which multiply affine and the
@@ -96,6 +97,11 @@ class Setting:
     dense_bytes: int = 2
     kv: Quantization | None = None  # None: plain
     way: Way = "kernels"
+
+
+def kv_packing(bits: int | None) -> Quantization | None:
+    """How a cache packs keys and values in so many bits; None: plain."""
+    return Quantization(bits, KV_GROUP) if bits is not None else None
 
 
 def step(
@@ -217,7 +223,7 @@ def _remembered(layer: Layer, context: int, tokens: int, setting: Setting) -> Wo
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             seen = KeyValues(mixer.kv_heads, mixer.head_dim, mixer.head_dim, mixer.window, mixer.chunk)
-            packing = setting.kv if setting.kv and mixer.head_dim % setting.kv.group_size == 0 else None
+            packing = setting.kv if mixer.packable else None
             work += _attended(seen, context, tokens, packing, setting, writes=mixer.source is None)
             work += Work(operations=4 * mixer.heads * mixer.head_dim * pairs(seen, context, tokens))
         elif isinstance(mixer, LatentAttention):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from macllm.kernels.chips import CHIPS, Chip
-from macllm.kernels.cost import Cost, Formats, Setting, prefill, step
+from macllm.kernels.cost import Cost, Formats, Setting, kv_packing, prefill, step
 from macllm.quantization import Quantization
 from macllm.spec import MLP, Attention, ModelSpec, TensorSpec
 
@@ -51,14 +51,15 @@ class Roofline:
     bounds: tuple[Bound, ...]
 
 
-def roofline(spec: ModelSpec, stored: Formats, context: int) -> Roofline:
-    """The bounds of all chips, with the weights as ``stored`` and as they might be."""
+def roofline(spec: ModelSpec, stored: Formats, context: int, kv_bits: int | None = None) -> Roofline:
+    """The bounds of all chips, with the weights as ``stored`` and as they might be; keys and values in ``kv_bits``."""
     formats = {STORED: stored} | {name: quantized(spec, packing) for name, packing in CHOICES.items()}
     mix = q4_k_m(spec)
     if mix is not None:
         formats[Q4_K_M] = mix
-    choices = tuple(_choice(spec, name, each, context) for name, each in formats.items())
-    prompt = prefill(spec, stored, context)
+    kv = kv_packing(kv_bits)
+    choices = tuple(_choice(spec, name, each, context, kv) for name, each in formats.items())
+    prompt = prefill(spec, stored, context, setting=Setting(kv=kv))
     return Roofline(context, choices, tuple(_bounds(choices, prompt)))
 
 
@@ -100,9 +101,9 @@ def _more_bits(layer: int, layers: int) -> bool:
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def _choice(spec: ModelSpec, name: str, formats: Formats, context: int) -> Choice:
-    token = step(spec, formats, context)
-    return Choice(name, formats, token, step(spec, formats, context, setting=Setting(way="mlx")))
+def _choice(spec: ModelSpec, name: str, formats: Formats, context: int, kv: Quantization | None) -> Choice:
+    token = step(spec, formats, context, setting=Setting(kv=kv))
+    return Choice(name, formats, token, step(spec, formats, context, setting=Setting(kv=kv, way="mlx")))
 
 
 def _bounds(choices: tuple[Choice, ...], prompt: Cost) -> Iterator[Bound]:

@@ -102,10 +102,14 @@ class Attention:
     def caches(self) -> tuple[CacheSpec, ...]:
         if self.source is not None:
             return ()
-        # scores that depend on distance, and keys that are turned when they are read, want the numbers themselves
+        width = self.head_dim
+        return (KeyValues(self.kv_heads, width, width, self.window, self.chunk, self.packable),)
+
+    @property
+    def packable(self) -> bool:
+        """Whether its keys and values may be packed: it uses them as they were stored, whatever the distance."""
         turned_late = self.rope is not None and isinstance(self.rope.scaling, DynamicScaling)
-        packable = self.head_dim in KV_WIDTHS and self.slopes is None and not turned_late
-        return (KeyValues(self.kv_heads, self.head_dim, self.head_dim, self.window, self.chunk, packable),)
+        return self.head_dim in KV_WIDTHS and self.slopes is None and not turned_late
 
     @property
     def working_values(self) -> int:

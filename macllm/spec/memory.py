@@ -9,6 +9,7 @@ REWIND_TOKENS = 64  # that a recurrent state can always go back
 KV_BITS = (8, 4)  # that keys and values may be packed in
 KV_GROUP = 64  # numbers of a key or value that share a scale and a bias
 KV_WIDTHS = (64, 128, 192, 256)  # of heads that are packed
+NO_KV_BITS = "mlx-lm's classes run this architecture, with caches of their own; leave kv_bits (--kv-bits) out"
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ def test_a_recording_cut_off_in_a_reply_shows_what_there_is(tmp_path: Path) -> N
         (["--system", "Be short."], "--system"),
         (["--plain"], "--plain"),
         (["--dtype", "float32"], "--dtype"),
+        (["--kv-bits", "8"], "--kv-bits"),
         (["--record", "new.jsonl"], "--record"),
         (["--temp", "0.5"], "temperature"),
         (["--max-tokens", "5"], "max_tokens"),
