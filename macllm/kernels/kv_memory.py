@@ -83,6 +83,9 @@ def _cases() -> Iterator[Case]:
     for dtype, bits in product(DTYPES, (8, 4)):
         same = mx.full((1, 2, 3, 64), 2.0, dtype)
         yield _case(f"{bits}-bit, all zeros, all the same", mx.zeros_like(same), same, bits)
+    for bits in (8, 4):
+        keys, values = (_off_grid((1, 2, 3, 128), bits, seed) for seed in (3, 4))
+        yield _case(f"{bits}-bit, a quarter of a step off, zero met", keys, values, bits)
 
 
 def _case(label: str, keys: mx.array, values: mx.array, bits: int) -> Case:
@@ -108,6 +111,24 @@ def _on_grid(shape: tuple[int, ...], bits: int, seed: int) -> mx.array:
     below = generator.integers(0, 2, (*groups[:-1], 1)) > 0
     numbers = np.where(below, steps - 2 ** (bits - 1), 2 ** (bits - 1) - steps)
     sizes = 2.0 ** generator.integers(-6, 3, (*groups[:-1], 1))
+    return mx.array((numbers * sizes).reshape(shape).astype(np.float32))
+
+
+def _off_grid(shape: tuple[int, ...], bits: int, seed: int) -> mx.array:
+    """Groups in which zero lies a quarter of a step off at first, and every number but the farthest after it is met.
+
+    Steps are powers of two, and one and a small power of two once zero is met: divisions are exact enough.
+    """
+    generator = np.random.default_rng(seed)
+    groups = (*shape[:-1], shape[-1] // KV_GROUP, KV_GROUP)
+    half = 2 ** (bits - 1)
+    step = 1 + 0.25 / half
+    codes = generator.integers(1, 2**bits - 1, groups)
+    numbers = (codes - half + generator.choice([-0.25, 0.25], groups)) * step
+    numbers[..., 5], numbers[..., 55] = -half - 0.25, half - 1.25
+    turned = generator.choice([-1.0, 1.0], (*groups[:-1], 1))
+    turned[..., 0, :] = 1  # a group whose farthest number is below zero is always there
+    sizes = turned * 2.0 ** generator.integers(-6, 3, turned.shape)
     return mx.array((numbers * sizes).reshape(shape).astype(np.float32))
 
 

@@ -1,5 +1,6 @@
 """All bugs that are planted into kernels; ``scripts/docs.py`` makes docs/kernel-check.md of them."""
 
+import planted_attention
 import planted_fused
 import planted_gguf
 import planted_nf4
@@ -11,6 +12,7 @@ MUTANTS = (
     *planted_gguf.MUTANTS,
     *planted_skinny.MUTANTS,
     *planted_fused.MUTANTS,
+    *planted_attention.MUTANTS,
     *planted_small.MUTANTS,
 )
 
