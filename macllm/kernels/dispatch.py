@@ -113,8 +113,14 @@ def pack(q: Quantization, matrix: mx.array) -> list[mx.array]:
     if q.mode in MLX_MODES:
         return list(mx.quantize(matrix, q.group_size, q.bits, q.mode))
     if q.mode == "nf4":
-        return list(nf4.quantize(matrix))
+        chosen = choose("quantize", q, matrix.dtype, 1)
+        return list(nf4.quantize(matrix, None if chosen is None else partial(_codes, chosen)))
     raise ValueError(f"mode {q.mode!r} is only read")
+
+
+def _codes(chosen: Chosen, matrix: mx.array, magnitudes: mx.array) -> mx.array:
+    kernel, run = chosen
+    return kernel(run, matrix=matrix, found=magnitudes)[0]
 
 
 def kept_blocks(dtype: mx.Dtype) -> frozenset[Mode]:

@@ -15,9 +15,10 @@ A stack (E, N, K) has one more first axis everywhere. Without ``biases``, ``scal
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import product
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -29,6 +30,7 @@ from macllm.quantization import DEFAULTS, NF4_GROUP
 
 BLOCK = DEFAULTS["nf4"][1]  # weights that share a magnitude
 _WORD = 8  # codes in a word
+Codes: TypeAlias = Callable[[mx.array, mx.array], mx.array]
 _VALUES = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -59,12 +61,14 @@ def groups(blocks: int) -> int:
     return -(-blocks // NF4_GROUP)
 
 
-def quantize(matrix: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """``weight``, ``scales`` and ``biases`` of a matrix (N, K) or a stack (E, N, K)."""
-    wide = matrix.astype(mx.float32)
-    blocks = wide.reshape(*wide.shape[:-1], -1, BLOCK)
+def quantize(matrix: mx.array, kernel: Codes | None = None) -> tuple[mx.array, mx.array, mx.array]:
+    """``weight``, ``scales`` and ``biases`` of a matrix (N, K) or a stack (E, N, K).
+
+    ``kernel`` computes the words from the matrix and its magnitudes, as :func:`quantize_codes` does.
+    """
+    blocks = matrix.astype(mx.float32).reshape(*matrix.shape[:-1], -1, BLOCK)
     codes, pairs = quantize_magnitudes(mx.max(mx.abs(blocks), axis=-1))
-    words = quantize_codes(wide, magnitudes(codes, pairs))
+    words = (kernel or quantize_codes)(matrix, magnitudes(codes, pairs))
     return words, codes, pairs
 
 
@@ -96,13 +100,22 @@ def magnitudes(scales: mx.array, biases: mx.array | None) -> mx.array:
 
 
 def quantize_codes(matrix: mx.array, found: mx.array) -> mx.array:
-    """The nearest values' codes as words, for float32 ``matrix`` (..., K) and its magnitudes (..., K / 64)."""
-    middles = (values()[:-1] + values()[1:]) * 0.5
-    limits = middles * found[..., None]  # (..., K / 64, 15)
-    blocks = matrix.reshape(*found.shape, BLOCK, 1)
-    codes = mx.sum((blocks > limits[..., None, :]).astype(mx.uint32), axis=-1)
-    words = codes.reshape(*matrix.shape[:-1], -1, _WORD) << mx.arange(0, 32, 4, dtype=mx.uint32)
-    return mx.sum(words, axis=-1)
+    """The nearest values' codes as words, for ``matrix`` (..., K) and its magnitudes (..., K / 64) in float32."""
+    blocks = matrix.astype(mx.float32).reshape(*found.shape, BLOCK)
+    codes = mx.zeros(blocks.shape, mx.uint8)
+    for middle in (
+        _middles()
+    ):  # one after the other: fifteen answers a weight at once would be fifteen times the memory
+        codes = codes + (blocks > middle * found[..., None])
+    words = codes.astype(mx.uint32).reshape(*matrix.shape[:-1], -1, _WORD)
+    return mx.sum(words << mx.arange(0, 32, 4, dtype=mx.uint32), axis=-1)
+
+
+@cache
+def _middles() -> tuple[float, ...]:
+    """Between two values each, in float32."""
+    found: list[float] = ((values()[:-1] + values()[1:]) * 0.5).tolist()  # type: ignore[assignment]
+    return tuple(found)
 
 
 def dequantize(
@@ -244,7 +257,7 @@ def _dequantize_twin(
 
 
 def _quantize_twin(matrix: mx.array, found: mx.array) -> tuple[mx.array, ...]:
-    return (quantize_codes(matrix.astype(mx.float32), found),)
+    return (quantize_codes(matrix, found),)
 
 
 def _matvec_cases() -> Iterator[Case]:
