@@ -12,7 +12,7 @@ from itertools import product
 
 import mlx.core as mx
 
-from macllm.kernels import affine, nf4
+from macllm.kernels import affine, nf4, nf4_kernels
 from macllm.kernels.kernel import DTYPES, Body, Case, Kernel, Launch, Reference, Sample, Template
 from macllm.kernels.samples import TOLERANCES, as_float64, random
 from macllm.kernels.workload import Workload
@@ -123,7 +123,7 @@ def _nf4_case(label: str, matrix: mx.array, x: mx.array, *, double: bool = True)
         stored = {"weight": weight, "scales": nf4.magnitudes(scales, biases)}
 
     def reference() -> tuple[Reference, ...]:
-        whole = nf4.exact(weight, stored["scales"], stored.get("biases"))
+        whole = nf4_kernels.exact(weight, stored["scales"], stored.get("biases"))
         return (as_float64(x) @ whole.T,)
 
     shape = (matrix.shape[0], matrix.shape[1])
@@ -139,7 +139,7 @@ def _affine_samples(bits: int, work: Workload) -> Iterator[Sample]:
 
 
 def _nf4_samples(work: Workload) -> Iterator[Sample]:
-    return _samples(nf4.arbitrary, work)
+    return _samples(nf4_kernels.arbitrary, work)
 
 
 def _samples(stored: Callable[[tuple[int, int]], affine.Stored], work: Workload) -> Iterator[Sample]:
