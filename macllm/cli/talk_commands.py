@@ -244,10 +244,12 @@ def _bench(talk: Talk, rest: str, voice: Voice) -> None:
 
 
 def _explain(talk: Talk, rest: str, voice: Voice) -> None:
-    from macllm.cli.explain import run
+    from macllm.cli.explain import configure, run
 
-    model = rest or str(talk.llm.loaded.path)
-    run(argparse.Namespace(model=model, context=None, roofline=False, json=False))
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    packed = [f"--kv-bits={talk.kv_bits}"] if talk.kv_bits is not None else []
+    run(parser.parse_args([*packed, "--", rest or str(talk.llm.loaded.path)]))
 
 
 def _quit(talk: Talk, rest: str, voice: Voice) -> None:

@@ -165,7 +165,7 @@ def test_another_conversion_in_the_way(
         (["--q-bits", "7"], "bits=7"),
         (["--q-bits", "many"], "many"),
         (["--q-group-size", "48"], "group_size=48"),
-        (["--q-mode", "nf4"], "nf4"),
+        (["--q-mode", "nf3"], "nf3"),
         (["--q-mode", "mxfp8", "--q-bits", "4"], "mxfp8"),
         (["--quant-predicate", "mixed_9_9"], "mixed_9_9"),
         (["--quant-predicate", "mixed_3_6", "--q-bits", "4"], "mixed_3_6"),

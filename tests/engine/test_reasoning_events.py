@@ -187,7 +187,7 @@ def test_the_command_prints_the_answer_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     llm = thinker()
-    monkeypatch.setattr("macllm.cli.loading.load", lambda name, dtype=None: llm)
+    monkeypatch.setattr("macllm.cli.loading.load", lambda name, dtype=None, kv_bits=None: llm)
     assert main(["generate", "thinker", "-p", "2 + 2?"]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n"
     assert main(["generate", "thinker", "-p", "2 + 2?", "--json"]) == 0

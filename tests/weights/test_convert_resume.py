@@ -221,7 +221,7 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         ({"bits": 0}, "bits=0 is not supported"),
         ({"group_size": 16}, "group_size=16 is not supported .*32, 64, 128"),
         ({"mode": "mxfp4", "group_size": 64}, "'mxfp4' has 4 bits and groups of 32"),
-        ({"mode": "nf4"}, "mode='nf4' is not supported"),
+        ({"mode": "nf3"}, "mode='nf3' is not supported"),
         ({"recipe": "mixed_1_2"}, "recipe='mixed_1_2' does not exist"),
         ({"recipe": "mixed_3_6", "bits": 4}, "sets the bits itself"),
         ({"recipe": "mixed_3_6", "mode": "nvfp4"}, "mixes affine bits"),
