@@ -1,1 +1,1 @@
-"""Fine-tuning: what is taught, with which settings, in how much memory. What is here needs no mlx."""
+"""Fine-tuning: what is taught, with which settings, in how much memory; and the steps that teach it."""
