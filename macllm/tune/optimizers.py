@@ -1,0 +1,185 @@
+"""Optimizers of MLX behind one specification, with their state as flat arrays: a resumed run goes on bit for bit.
+
+All arithmetic is in float32, whatever the weights are kept in.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args
+
+import mlx.core as mx
+from mlx import optimizers as mlx_optimizers
+
+from macllm.errors import CheckpointError, OptionError
+
+Name: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+_TAKES: Mapping[Name, tuple[str, ...]] = {
+    "adamw": ("betas", "eps", "weight_decay"),
+    "adam": ("betas", "eps"),
+    "sgd": ("momentum", "weight_decay"),
+    "adafactor": ("weight_decay",),
+    "lion": ("betas", "weight_decay"),
+    "muon": ("momentum", "weight_decay"),
+}
+# What Muon's author gives AdamW beside it, 3e-4 to 0.02 (github.com/KellerJordan/Muon).
+_BESIDE_MUON = 0.015
+_OUTSIDE_MUON = ("embed", "positions", "head")  # tables and the head are no hidden layers
+_STEP = "step"
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer and its numbers; None is the default of MLX's own. ``clip`` bounds the gradient's global norm.
+
+    Adam and AdamW correct the bias of their averages as their papers do. Adafactor takes the given rate and no one
+    of its own. Muon moves the matrices inside layers; AdamW moves the rest, at 0.015 of the rate.
+    """
+
+    name: Name = "adamw"
+    clip: float | None = 1.0
+    weight_decay: float | None = None
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise OptionError(f"optimizer {self.name!r} is not known (expected one of {', '.join(NAMES)})")
+        if self.clip is not None and not self.clip > 0:
+            raise OptionError(f"clip {self.clip:g} would stop all learning (expected a number above 0)")
+        for each in fields(self)[2:]:
+            value = getattr(self, each.name)
+            if value is None:
+                continue
+            if each.name not in _TAKES[self.name]:
+                raise OptionError(
+                    f"optimizer {self.name!r} has no {each.name}"
+                    f" (it takes {', '.join(_TAKES[self.name])}); leave it out"
+                )
+            numbers = value if isinstance(value, tuple) else (value,)
+            below_one = each.name in ("betas", "momentum")
+            if any(not math.isfinite(one) or one < 0 or (below_one and one >= 1) for one in numbers):
+                kind = "of 0 up to, not including, 1" if below_one else "of at least 0"
+                raise OptionError(f"optimizer {self.name!r}: {each.name} {value} is no number {kind}")
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Those that were given."""
+        given = {name: getattr(self, name) for name in _TAKES[self.name]}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Parameters that one optimizer moves, at a share of the step's rate."""
+
+    optimizer: Any
+    share: float
+    names: tuple[str, ...]
+
+
+class Optimizer:
+    """Moves parameters, given flat by their paths. Everything it remembers is in :meth:`state`."""
+
+    def __init__(
+        self,
+        spec: OptimizerSpec,
+        parameters: Mapping[str, mx.array],
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        """``shares``: of the rate, by parameter; 1 where none is named (LoRA+ gives one factor more than the other)."""
+        self.spec = spec
+        members: dict[tuple[bool, float], list[str]] = {}
+        for name, parameter in parameters.items():
+            beside = spec.name == "muon" and not _for_muon(name, parameter)
+            share = (shares or {}).get(name, 1.0) * (_BESIDE_MUON if beside else 1.0)
+            members.setdefault((beside, share), []).append(name)
+        self._groups = [
+            _Group(_made(OptimizerSpec("adamw") if beside else spec), share, tuple(names))
+            for (beside, share), names in members.items()
+        ]
+        for group in self._groups:
+            group.optimizer.init({name: parameters[name].astype(mx.float32) for name in group.names})
+
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return int(self._groups[0].optimizer.step.item()) if self._groups else 0
+
+    def clipped(self, gradients: Mapping[str, mx.array]) -> tuple[dict[str, mx.array], mx.array]:
+        """Gradients scaled so that their global norm is at most ``spec.clip``, and the norm that they had."""
+        bound = self.spec.clip if self.spec.clip is not None else math.inf
+        found, norm = mlx_optimizers.clip_grad_norm(dict(gradients), bound)
+        return found, norm
+
+    def update(
+        self, parameters: Mapping[str, mx.array], gradients: Mapping[str, mx.array], rate: float
+    ) -> dict[str, mx.array]:
+        """The parameters one step further, each in its own type; both given for every parameter."""
+        moved: dict[str, mx.array] = {}
+        for group in self._groups:
+            group.optimizer.learning_rate = rate * group.share
+            moved |= group.optimizer.apply_gradients(
+                {name: gradients[name].astype(mx.float32) for name in group.names},
+                {name: parameters[name].astype(mx.float32) for name in group.names},
+            )
+        return {name: moved[name].astype(parameter.dtype) for name, parameter in parameters.items()}
+
+    def state(self) -> dict[str, mx.array]:
+        """All that it remembers, flat: ``step``, and each parameter's averages as ``path:name``."""
+        found: dict[str, mx.array] = {}
+        for group in self._groups:
+            found[_STEP] = group.optimizer.state[_STEP]
+            for name in group.names:
+                found |= {f"{name}:{key}": value for key, value in group.optimizer.state[name].items()}
+        return found
+
+    def restore(self, arrays: Mapping[str, mx.array], where: str = "optimizer state") -> None:
+        """Takes over a :meth:`state`. Raises CheckpointError naming ``where`` and the tensor that is another's."""
+        own = self.state()
+        missing = next((name for name in own if name not in arrays), None)
+        if missing is not None:
+            raise CheckpointError(f"{where}: there is no {missing!r}; it is another run's, or cut off")
+        extra = next((name for name in arrays if name not in own), None)
+        if extra is not None:
+            raise CheckpointError(
+                f"{where}: {extra!r} belongs to no parameter of this run; resume with its own settings"
+            )
+        for name, array in arrays.items():
+            if array.shape != own[name].shape:
+                raise CheckpointError(
+                    f"{where}: {name!r} has shape {array.shape} (expected {own[name].shape});"
+                    " resume with the settings of the run that wrote it"
+                )
+        for group in self._groups:
+            group.optimizer.state[_STEP] = arrays[_STEP]
+            for name in group.names:
+                group.optimizer.state[name] = {
+                    key: arrays[f"{name}:{key}"] for key in group.optimizer.state[name]
+                }
+
+
+def _for_muon(name: str, parameter: mx.array) -> bool:
+    return parameter.ndim == 2 and name.partition(".")[0] not in _OUTSIDE_MUON
+
+
+def _made(spec: OptimizerSpec) -> Any:
+    """MLX's optimizer; its rate is set before every update."""
+    numbers = spec.numbers
+    match spec.name:
+        case "adamw":
+            return mlx_optimizers.AdamW(0.0, bias_correction=True, **numbers)
+        case "adam":
+            return mlx_optimizers.Adam(0.0, bias_correction=True, **numbers)
+        case "sgd":
+            return mlx_optimizers.SGD(0.0, **numbers)
+        case "adafactor":
+            # scaled by the weights' own size, an adapter's factor that starts at zero would hardly move
+            return mlx_optimizers.Adafactor(0.0, relative_step=False, scale_parameter=False, **numbers)
+        case "lion":
+            return mlx_optimizers.Lion(0.0, **numbers)
+        case "muon":
+            return mlx_optimizers.Muon(0.0, **numbers)
