@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from macllm.nn.activations import soft_cap
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
+from macllm.nn.packed_step import PackedStep
 from macllm.nn.step import Step
 
 Mask: TypeAlias = (
@@ -58,11 +59,27 @@ class Attend:
             if start > 0:
                 k, v = k[:, :, start:], v[:, :, start:]
             return self._one(q, k, v, None, sinks)
+        if isinstance(step, PackedStep):
+            return self._by_run(q, k, v, step, sinks)
         parts = [
             self._one(q[:, :, rows.start : rows.stop], k[:, :, seen], v[:, :, seen], mask, sinks)
             for rows, seen, mask in self._blocks(length, keys, step, q.dtype)
         ]
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+
+    def _by_run(
+        self, q: mx.array, k: mx.array, v: mx.array, step: PackedStep, sinks: mx.array | None
+    ) -> mx.array:
+        """The same for packed rows: each document sees itself, padding gives zeros."""
+        runs = zip(step.runs, *(step.apart(each) for each in (q, k, v)), strict=True)
+        return step.together(
+            [
+                self(q, k, v, run.step, sinks)
+                if run.step is not None
+                else mx.zeros((*q.shape[:3], v.shape[3]), q.dtype)
+                for run, q, k, v in runs
+            ]
+        )
 
     def _one(self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None) -> mx.array:
         scores = self.scores

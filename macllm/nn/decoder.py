@@ -82,7 +82,7 @@ class Decoder(Module):
         between: Callable[[mx.array], None] | None,
     ) -> mx.array:
         """Ids (B, L) to the states (B, L, D) after the last layer."""
-        x = self._embedded(tokens, step)
+        x = self.embedded(tokens, step)
         if self.frame is not None:
             x = self.frame.begin(tokens, x, step)
         for index, (span, layer) in enumerate(zip(self._spans, self.layers, strict=True)):
@@ -144,7 +144,8 @@ class Decoder(Module):
                         Dense(value.squeeze(1) if value.ndim == 3 else value),
                     )
 
-    def _embedded(self, tokens: mx.array, step: Step) -> mx.array:
+    def embedded(self, tokens: mx.array, step: Step) -> mx.array:
+        """Ids (B, L) to what goes into the first layer, or into the frame around them, (B, L, D)."""
         x = self.embed(tokens)
         if self.spec.embed_scale is not None:
             x = x * self.spec.embed_scale  # in the type of x

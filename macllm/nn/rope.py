@@ -19,7 +19,7 @@ from macllm.spec import (
     YarnScaling,
 )
 
-# (B, H, L, D) and the position of the first, one for all rows or one a row (B,)
+# (B, H, L, D) and the position of the first, one for all rows or one a row (B,); or of each token (B, L)
 Rotation: TypeAlias = Callable[[mx.array, int | mx.array], mx.array]
 
 
@@ -44,10 +44,16 @@ class RotaryEmbedding:
         return self
 
     def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
-        """Rotates ``x`` (B, H, L, D), whose first position is ``offset``, one for all rows or one a row (B,)."""
-        if x.shape[2] == 1 and isinstance(offset, int) and not self._fused and x.dtype == mx.float32:
-            # on CPU the kernel is 20 small operations a layer; this is one, and one matrix a step for all layers
-            return x @ self.rotation(offset, x.shape[3])
+        """Rotates ``x`` (B, H, L, D), whose first position is ``offset``, one for all rows or one a row (B,).
+
+        With offsets (B, L) they are the positions of all tokens.
+        """
+        if isinstance(offset, int):
+            if x.shape[2] == 1 and not self._fused and x.dtype == mx.float32:
+                # on CPU the kernel is 20 small operations a layer; this is one, and one matrix a step for all layers
+                return x @ self.rotation(offset, x.shape[3])
+        elif offset.ndim == 2:
+            return self._token_by_token(x, offset)
         if self._temperature != 1.0:
             x = x * self._factor(x.shape[3], x.dtype)
         return mx.fast.rope(
@@ -59,6 +65,12 @@ class RotaryEmbedding:
             offset=offset,
             freqs=self._periods,
         )
+
+    def _token_by_token(self, x: mx.array, positions: mx.array) -> mx.array:
+        """Every token as a row of its own: the kernel knows one position a row."""
+        batch, heads, length, width = x.shape
+        rows = x.swapaxes(1, 2).reshape(-1, heads, 1, width)  # (B L, H, 1, D)
+        return self(rows, positions.reshape(-1)).reshape(batch, length, heads, width).swapaxes(1, 2)
 
     def rotation(self, offset: int, width: int) -> mx.array:
         """The matrix (D, D) that rotates a row vector at one position; the last one is kept."""

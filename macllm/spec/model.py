@@ -12,7 +12,7 @@ from macllm.spec.memory import REWIND_TOKENS, CacheSpec, KeyValues, State, Token
 from macllm.spec.names import Names
 from macllm.spec.norm import Norm
 from macllm.spec.recurrent import GatedDelta, ShortConv
-from macllm.spec.rope import LongScaling, Rope
+from macllm.spec.rope import DynamicScaling, LongScaling, Rope
 from macllm.spec.rwkv import TimeMix
 from macllm.spec.tensor import TensorSpec, linear
 
@@ -156,6 +156,16 @@ class ModelSpec:
         """The layers whose keys and values later ones see too."""
         mixers = [layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention)]
         return frozenset(mixer.source for mixer in mixers if mixer.source is not None)
+
+    @cached_property
+    def unpackable(self) -> str | None:
+        """Why documents cannot stand one after the other in a row and not see each other; None: they can."""
+        if any(isinstance(cache, State) for cache in self.caches):
+            return "its recurrent layers carry a state from one into the next"
+        scalings = [rope.scaling for layer in self.layers for rope in layer.ropes]
+        if any(isinstance(one, LongScaling | DynamicScaling) for one in scalings):
+            return "its rotations depend on the length of a row"
+        return None
 
     @property
     def rewind_tokens(self) -> int | None:
