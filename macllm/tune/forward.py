@@ -1,0 +1,88 @@
+"""The forward pass of training: layers below the first that learns have no gradient, and others may be computed twice.
+
+With ``checkpoint`` only what goes from layer to layer is kept; a layer's inside is computed anew in the backward pass.
+What is random there has to come from a key of its own, so that both passes draw the same.
+"""
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from macllm.errors import OptionError
+from macllm.nn.decoder import Decoder
+from macllm.nn.packed_step import PackedStep
+from macllm.nn.step import Step
+from macllm.tune.trained import leaves, replaced
+
+
+def hidden(
+    model: Decoder, tokens: mx.array, segments: np.ndarray | None = None, *, checkpoint: bool = False
+) -> mx.array:
+    """Ids (B, L) to normalized states (B, L, D), as :meth:`Decoder.hidden` without caches gives them.
+
+    ``segments`` (B, L) of packed rows counts the documents of a row, 0 for padding behind them: no token sees another
+    document's. Raises OptionError where the model's documents cannot share a row.
+    """
+    step = Step(tokens.shape[1]) if segments is None else _packed(model, segments)
+    first = first_trainable(model)
+    x = model.embedded(tokens, step)
+    if model.frame is not None:
+        x = model.frame.begin(tokens, x, step)
+    for index, layer in enumerate(model.layers):
+        if index == first:
+            x = mx.stop_gradient(x)
+        step.layer = index
+        x = _checkpointed(layer, x, step) if checkpoint and index >= first else layer(x, step, ())
+    if first == len(model.layers):
+        x = mx.stop_gradient(x)
+    return model.norm(model.frame.end(x) if model.frame is not None else x)
+
+
+def first_trainable(model: Decoder) -> int:
+    """The first layer that gradients have to reach: -1 where they go on to the embedding, the count where none."""
+    parts = model.trainable_parameters()
+    if any(leaves(parts.get(name, {})) for name in ("embed", "positions", "embed_norm", "frame")):
+        return -1
+    learns = (index for index, layer in enumerate(parts["layers"]) if leaves(layer))
+    return next(learns, len(model.layers))
+
+
+def _packed(model: Decoder, segments: np.ndarray) -> PackedStep:
+    if model.spec.unpackable is not None:
+        raise OptionError(
+            f"documents of family {model.spec.family!r} cannot share a row: {model.spec.unpackable};"
+            " train it without packing"
+        )
+    return PackedStep(segments)
+
+
+def _checkpointed(layer: Any, x: mx.array, step: Step) -> mx.array:
+    """``layer(x, step, ())`` whose inside is computed again in the backward pass.
+
+    Gradients reach only what the function is given: so its parameters, and what layers leave each other by the step,
+    go in and come out beside the states.
+    """
+
+    def inside(parameters: Any, x: mx.array, beside: Mapping[str, Any]) -> tuple[mx.array, dict[str, Any]]:
+        own = copy(step)
+        own.shared, own.sides = dict(beside["shared"]), list(beside["sides"])
+        own.lent = {int(source): tuple(pair) for source, pair in beside["lent"].items()}
+        own.layer = index
+        with replaced(layer, parameters):
+            y = layer(x, own, ())
+        return y, _beside(own)
+
+    index = step.layer
+    y, left = mx.checkpoint(inside)(layer.trainable_parameters(), x, _beside(step))
+    step.shared, step.sides = left["shared"], left["sides"]
+    step.lent = {int(source): tuple(pair) for source, pair in left["lent"].items()}
+    return y
+
+
+def _beside(step: Step) -> dict[str, Any]:
+    """What layers leave each other, as a tree of arrays."""
+    lent = {str(source): list(pair) for source, pair in step.lent.items() if isinstance(pair, tuple)}
+    return {"shared": step.shared, "sides": step.sides, "lent": lent}
