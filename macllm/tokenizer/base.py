@@ -1,5 +1,7 @@
 """What every tokenizer is: text to ids and back, its special tokens, and its chat template."""
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +70,26 @@ class Tokenizer(ABC):
     @abstractmethod
     def _piece(self, token: int) -> bytes:
         """Bytes of an id; empty outside the vocabulary."""
+
+    def _definition(self) -> bytes:
+        """What decides how it encodes: here the bytes of every id; a kind that knows more says more."""
+        pieces = (self.token_bytes(token) for token in range(self.vocab_size))
+        return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that decides which ids a conversation becomes: vocabulary, special tokens, templates."""
+        profile = self.profile
+        told = {
+            "kind": type(self).__name__,
+            "bos": profile.bos_id,
+            "eos": sorted(profile.eos_ids),
+            "special": sorted(profile.special_ids),
+            "tokens": dict(profile.special_tokens),
+            "templates": dict(profile.templates),
+        }
+        head = json.dumps(told, sort_keys=True).encode()
+        return hashlib.sha256(head + b"\n" + self._definition()).hexdigest()
 
     @property
     def bos_id(self) -> int | None:

@@ -41,6 +41,9 @@ class FastTokenizer(Tokenizer):
         """The tokenizer.json of this tokenizer."""
         return self._library.to_str(pretty=True)
 
+    def _definition(self) -> bytes:
+        return self._library.to_str().encode()
+
     def _encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         with self._lock:
             self._library.encode_special_tokens = not parse_special  # as text, that is

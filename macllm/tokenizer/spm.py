@@ -60,6 +60,10 @@ class SpmTokenizer(Tokenizer):
             return self.added[text]
         return piece_id(self.processor, text)
 
+    def _definition(self) -> bytes:
+        beside = (sorted(self.added.items()), list(self.before), list(self.after), self.prefix_after_special)
+        return self.processor.serialized_model_proto() + repr(beside).encode()
+
     def _encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         ids: list[int] = []
         encoder = self.processor

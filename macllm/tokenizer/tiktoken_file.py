@@ -70,6 +70,10 @@ class TiktokenTokenizer(Tokenizer):
         self._nfc = nfc
         self._before = before  # BOS, where encoding adds it
 
+    def _definition(self) -> bytes:
+        beside = (self._encoding._pat_str, self._nfc, list(self._before))  # the table of bytes has the ranks
+        return super()._definition() + repr(beside).encode()
+
     @property
     def vocab_size(self) -> int:
         return self._encoding.n_vocab
