@@ -137,7 +137,7 @@ def _unknown(raw: Mapping[str, Any]) -> str:
 
 def _chat(raw: Mapping[str, Any]) -> Row:
     messages = _messages(raw["messages"], "messages")
-    if not any(_teaches(message) for message in messages):
+    if not any(teaches(message) for message in messages):
         raise RowError(
             "there is no assistant message with text or a tool call; there is nothing to learn from it"
         )
@@ -149,7 +149,7 @@ def _completion(raw: Mapping[str, Any]) -> Row:
         _said_by(raw["prompt"], "user", "prompt"),
         _said_by(raw["completion"], "assistant", "completion"),
     )
-    if not any(_teaches(message) for message in answer):
+    if not any(teaches(message) for message in answer):
         raise RowError("'completion' is empty; there is nothing to learn from it")
     return Row("completion", messages=prompt, answer=answer, tools=_tools(raw.get("tools")))
 
@@ -168,7 +168,7 @@ def _preference(raw: Mapping[str, Any]) -> Row:
     chosen = _said_by(raw["chosen"], "assistant", "chosen")
     rejected = _said_by(raw["rejected"], "assistant", "rejected")
     for key, told in (("chosen", chosen), ("rejected", rejected)):
-        if not any(_teaches(message) for message in told):
+        if not any(teaches(message) for message in told):
             raise RowError(f"'{key}' has no assistant text; there is nothing to compare")
     if not prompt and (len(chosen) < 2 or len(rejected) < 2):
         raise RowError("'prompt' is missing and 'chosen' and 'rejected' are no whole conversations; add it")
@@ -237,7 +237,8 @@ def _tool_name(tool: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _teaches(message: Message) -> bool:
+def teaches(message: Message) -> bool:
+    """Whether there is something to learn from the message: an assistant's text or tool call."""
     return message.role == "assistant" and bool(message.text.strip() or message.tool_calls)
 
 

@@ -1,0 +1,175 @@
+"""From a checked row to examples: token ids, and which of them are learned.
+
+Source of the formats: mlx-lm's tuner/datasets.py. Unlike there, every assistant turn may be learned, and the token
+that ends it always is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from macllm.errors import OptionError
+from macllm.tokenizer import Message, Tokenizer
+from macllm.tune.align import Ids, Mask, encode_spans
+from macllm.tune.masks import Talk
+from macllm.tune.schema import Row, RowError, teaches
+
+Learn: TypeAlias = Literal["turns", "last", "all"]
+LEARN: tuple[Learn, ...] = ("turns", "last", "all")
+SHORTEST = 8  # tokens a row may have at least, as settings.py has it
+
+
+@dataclass(frozen=True)
+class ExampleSettings:
+    """How rows become examples.
+
+    ``learn`` the assistant's turns, the last of them, or all tokens. A text is learned whole, an answer that is
+    preferred or rejected always alone. ``date`` (ISO) is what templates may write for today's.
+    """
+
+    max_seq_length: int
+    learn: Learn
+    date: str
+
+    def __post_init__(self) -> None:
+        if self.max_seq_length < SHORTEST:
+            raise OptionError(
+                f"max_seq_length={self.max_seq_length} is not possible (expected at least {SHORTEST})"
+            )
+        if self.learn not in LEARN:
+            raise OptionError(f"learn={self.learn!r} is not possible (expected {', '.join(LEARN)})")
+
+    @property
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self.date)
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """Token ids (T,), and which of them are learned (T,): ``learned[t]`` where id t is predicted from those before.
+
+    The first is never learned. ``place`` is the row's ``file:line``; ``truncated`` where the row was longer.
+    """
+
+    ids: Ids
+    learned: Mask
+    place: str
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that count in the loss."""
+        return int(self.learned.sum())
+
+    @property
+    def prompt(self) -> int:
+        """Tokens before the first that is learned."""
+        return int(self.learned.argmax())
+
+
+def examples_of(row: Row, place: str, tokenizer: Tokenizer, settings: ExampleSettings) -> tuple[Example, ...]:
+    """One example, or the chosen and the rejected one of a preference row, which share their prompt.
+
+    Raises RowError with one sentence where the row cannot be taught.
+    """
+    if row.schema == "text":
+        return (_cut(*_text(row.text, tokenizer), place, settings),)
+    if row.schema != "preference":
+        messages = (*row.messages, *row.answer)
+        first = len(row.messages) if row.schema == "completion" else 0
+        return (_cut(*_chat(row, messages, first, tokenizer, settings, settings.learn), place, settings),)
+    learn: Learn = "turns" if settings.learn == "all" else settings.learn
+    shared = len(row.messages) or _shared(row.answer, row.rejected)
+    pair = tuple(
+        _cut(*_chat(row, (*row.messages, *answer), shared, tokenizer, settings, learn), place, settings)
+        for answer in (row.answer, row.rejected)
+    )
+    chosen, rejected = pair
+    if chosen.prompt != rejected.prompt or not np.array_equal(
+        chosen.ids[: chosen.prompt], rejected.ids[: rejected.prompt]
+    ):
+        raise RowError(
+            "'chosen' and 'rejected' do not answer the same prompt; give both the same messages before"
+        )
+    return pair
+
+
+def pieces(tokenizer: Tokenizer, example: Example) -> list[tuple[str, bool]]:
+    """The example as text, cut where what is learned begins and ends; each part with whether it is learned."""
+    found: list[tuple[str, bool]] = []
+    borders = [0, *(int(at) for at in np.flatnonzero(np.diff(example.learned)) + 1), len(example)]
+    for start, end in pairwise(borders):
+        ids = example.ids[start:end].tolist()
+        data = b"".join(tokenizer.token_bytes(token) for token in ids).decode("utf-8", "replace")
+        found.append((tokenizer.decode(ids) if start == 0 else data, bool(example.learned[start])))
+    return found
+
+
+def _text(text: str, tokenizer: Tokenizer) -> tuple[Ids, Mask]:
+    """A text with what the tokenizer puts around one, and the token that ends it."""
+    ids = tokenizer.encode(text, add_special_tokens=True)
+    if tokenizer.bos_id is not None and ids[:2] == [tokenizer.bos_id] * 2:
+        ids = ids[1:]  # the text brought its own
+    end = _end_token(tokenizer)
+    ids += [end] if end is not None and ids[-1:] != [end] else []
+    return np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=np.bool_)
+
+
+def _chat(
+    row: Row,
+    messages: Sequence[Message],
+    first: int,
+    tokenizer: Tokenizer,
+    settings: ExampleSettings,
+    learn: Learn,
+) -> tuple[Ids, Mask]:
+    """Ids of a conversation, and which belong to the turns to learn from, those from message ``first`` on."""
+    talk = Talk(tokenizer, tuple(messages), row.tools, settings.now)
+    text = talk.text()
+    turns = [index for index in range(first, len(messages)) if teaches(messages[index])]
+    spans = (
+        [] if learn == "all" else [talk.turn(index, text) for index in turns[-1 if learn == "last" else 0 :]]
+    )
+    ids, mask = encode_spans(tokenizer, text, spans)
+    if learn == "all":
+        mask[:] = True
+    # a format without a token that ends a turn ends a conversation with the one that ends a text
+    end = _end_token(tokenizer)
+    whole = learn == "all" or bool(spans and spans[-1][1] == len(text))
+    if whole and end is not None and teaches(messages[-1]) and not talk.ends_itself(text.rstrip()):
+        ids, mask = np.append(ids, np.int32(end)), np.append(mask, True)
+    return ids, mask
+
+
+def _cut(ids: Ids, mask: Mask, place: str, settings: ExampleSettings) -> Example:
+    """The example without what nothing is learned from, cut to the longest that is allowed."""
+    mask[:1] = False  # nothing comes before the first token
+    if not mask.any():
+        raise RowError("there is no token to learn from in it")
+    first, last = int(mask.argmax()), len(mask) - int(mask[::-1].argmax())
+    limit = settings.max_seq_length
+    if first >= limit:
+        raise RowError(
+            f"nothing to learn is left of it within {limit} tokens: the first answer begins after {first};"
+            " raise max_seq_length or shorten the row"
+        )
+    kept = min(last, limit)
+    return Example(ids[:kept].copy(), mask[:kept].copy(), place, truncated=last > limit)
+
+
+def _shared(one: Sequence[Message], other: Sequence[Message]) -> int:
+    """How many messages two conversations have in common at their start."""
+    pairs = list(zip(one, other, strict=False))
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), len(pairs))
+
+
+def _end_token(tokenizer: Tokenizer) -> int | None:
+    name = tokenizer.profile.special_tokens.get("eos_token")
+    return tokenizer.token_to_id(name) if name is not None else None
