@@ -24,6 +24,7 @@ MISNAMED = {  # what others call them: named, because leaving them out in silenc
 }
 LONGEST_LINE = 16_000_000  # bytes; a row beyond it is no conversation but a file without line ends
 KEPT_PROBLEMS = 20
+NO_ROW = "there is no row in this file; add some, or remove the file"
 EXAMPLE_CHARACTERS = 4000
 _REPORT_EVERY = 1 << 20  # bytes between two calls of progress
 _FOREIGN = {  # first bytes of files that are no text, and what to do with them
@@ -128,14 +129,7 @@ class _Tally:
         if self.first is None:
             self.first, self.example = row.schema, row.render()[:EXAMPLE_CHARACTERS]
         if row.schema != self.first:
-            self.refuse(
-                Problem(
-                    file,
-                    line,
-                    f"this row is {row.schema!r} where the first one is {self.first!r};"
-                    " keep one kind of row in a data set",
-                )
-            )
+            self.refuse(Problem(file, line, other_schema(row, self.first)))
             return
         self.supervised += 1
         self.characters += row.characters
@@ -155,7 +149,7 @@ def check(
     ``progress`` and ``cancelled`` are called about once a megabyte. Raises InputError where there is nothing to
     read, Cancelled where ``cancelled`` said so; what is wrong inside a file is in the report.
     """
-    files, notes = _files(path)
+    files, notes = data_files(path)
     total = sum(file.stat().st_size for file in files)
     tally, reports, before = _Tally(keep), [], 0
 
@@ -168,9 +162,7 @@ def check(
     for file in files:
         report = _check_file(file, tally, step)
         if not report.rows:
-            tally.refuse(
-                Problem(report.name, 1, "there is no row in this file; add some, or remove the file")
-            )
+            tally.refuse(Problem(report.name, 1, NO_ROW))
         reports.append(report)
         before += file.stat().st_size
     if not any(report.name == "valid.jsonl" for report in reports):
@@ -189,8 +181,16 @@ def check(
     )
 
 
-def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """The files that are meant, the one to train on first, and what is to be said about the others."""
+def other_schema(row: Row, first: Schema) -> str:
+    """Why a row cannot stand beside a first one of another schema."""
+    return f"this row is {row.schema!r} where the first one is {first!r}; keep one kind of row in a data set"
+
+
+def data_files(path: Path) -> tuple[list[Path], list[str]]:
+    """The files that are meant, the one to train on first, and what is to be said about the others.
+
+    Raises InputError where there is none to read.
+    """
     path = path.expanduser()
     try:
         if path.is_dir():
@@ -229,28 +229,40 @@ def _split_files(folder: Path) -> tuple[list[Path], list[str]]:
 
 def _check_file(file: Path, tally: _Tally, step: Callable[[int], None]) -> FileReport:
     rows = usable = blank = first_blank = 0
-    for number, line in _lines(file, step):
-        if line == "":
+    for number, row in read_rows(file, step):
+        if row is None:
             blank += 1
             first_blank = first_blank or number
             continue
         rows += 1
-        if isinstance(line, RowError):
-            tally.refuse(Problem(file.name, number, str(line)))
-            if line.whole_file:
-                break
-            continue
-        try:
-            row = read_row(line)
-        except RowError as error:
-            tally.refuse(Problem(file.name, number, str(error)))
-            if error.whole_file:
-                break
+        if isinstance(row, RowError):
+            tally.refuse(Problem(file.name, number, str(row)))
             continue
         before = tally.problem_count
         tally.take(row, file.name, number)
         usable += tally.problem_count == before
     return FileReport(file.name, str(file), rows, usable, blank, first_blank)
+
+
+def read_rows(file: Path, step: Callable[[int], None]) -> Iterator[tuple[int, Row | RowError | None]]:
+    """Line numbers from 1, each with its row, with the reason why it is none, or None where it is blank.
+
+    ``step`` is called with the bytes read, about once a megabyte.
+    """
+    for number, line in _lines(file, step):
+        found: Row | RowError | None
+        if isinstance(line, RowError):
+            found = line
+        elif line == "":
+            found = None
+        else:
+            try:
+                found = read_row(line)
+            except RowError as error:
+                found = error
+        yield number, found
+        if isinstance(found, RowError) and found.whole_file:
+            return
 
 
 def _lines(file: Path, step: Callable[[int], None]) -> Iterator[tuple[int, str | RowError]]:
