@@ -7,6 +7,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm.nn.activations import soft_cap
+from macllm.nn.adapted import Adapter
 from macllm.nn.cache import LayerCache, make_caches
 from macllm.nn.layers import frame_block, layer_block
 from macllm.nn.linear import Linear, PackedLinear
@@ -130,8 +131,13 @@ class Decoder(Module):
         return make_caches(self.spec, padding, self.kv_bits)
 
     def tensors(self) -> Iterator[tuple[str, Stored]]:
-        """Every tensor under its canonical name, stacked matrices taken apart; vectors as the model uses them."""
+        """Every tensor under its canonical name, stacked matrices taken apart; vectors as the model uses them.
+
+        Of an adapted model the base's alone.
+        """
         for path, module in self.named_modules():
+            if isinstance(module, Adapter):
+                continue
             if isinstance(module, Linear | PackedLinear | Stack):
                 yield from module.tensors()
                 continue

@@ -1,0 +1,105 @@
+"""Which matrices of a model an adapter is put on: names and patterns over the spec's canonical names."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from macllm.errors import OptionError
+from macllm.spec import Attention, LatentAttention, ModelSpec, ParallelMixers, TensorSpec
+from macllm.tune.settings import ALL_LAYERS
+from macllm.weights.names import Naming, hugging_face
+
+ALL = "all"
+_LAYER = re.compile(r"layers\.(\d+)\.")
+_KINDS = {"matrix", "stack", "router"}
+
+
+def select(
+    spec: ModelSpec, targets: Sequence[str] = (), num_layers: int = ALL_LAYERS
+) -> tuple[TensorSpec, ...]:
+    """The weights that ``targets`` name in the last ``num_layers`` layers, in the model's order.
+
+    None, or ``all``: every matrix in the layers, routers aside. Else each is ``attention``, ``mlp``, or a pattern
+    with ``*`` and ``?`` for a canonical name (``layers.0.mixer.q``) or its end (``mixer.q``, ``q``), or for the name
+    that mlx-lm has (``q_proj``); several may stand in one, with commas between. The head is meant only by name.
+    Raises OptionError for one that names nothing.
+    """
+    patterns = [one.strip() for each in targets for one in each.split(",") if one.strip()]
+    first = first_layer(spec, num_layers)
+    inside = [tensor for tensor in matrices(spec) if layer_of(tensor.name) is not None]
+    if not patterns or ALL in patterns:
+        chosen = {tensor.name for tensor in inside if tensor.kind != "router"}
+    else:
+        chosen = {name for pattern in patterns for name in _named(spec, pattern)}
+    found = tuple(tensor for tensor in matrices(spec) if tensor.name in chosen and _reached(tensor, first))
+    if not found:
+        raise OptionError(
+            f"targets {', '.join(patterns) or ALL!r} name no matrix in the last {len(spec.layers) - first} layers; "
+            "raise num_layers, or name others"
+        )
+    return found
+
+
+def first_layer(spec: ModelSpec, num_layers: int) -> int:
+    """The index of the first of the last ``num_layers`` layers; 0 where there are no more."""
+    return 0 if num_layers == ALL_LAYERS else max(0, len(spec.layers) - num_layers)
+
+
+def layer_of(canonical: str) -> int | None:
+    """The layer that a tensor is in; None for one outside."""
+    match = _LAYER.match(canonical)
+    return int(match[1]) if match is not None else None
+
+
+def _reached(tensor: TensorSpec, first: int) -> bool:
+    layer = layer_of(tensor.name)
+    return layer is None or layer >= first
+
+
+def matrices(spec: ModelSpec) -> Iterator[TensorSpec]:
+    """What may have an adapter: the matrices, stacks and routers of the layers, and the head."""
+    for tensor in spec.tensors():
+        if tensor.kind in _KINDS and (layer_of(tensor.name) is not None or tensor.name == "head.weight"):
+            yield tensor
+
+
+def _named(spec: ModelSpec, pattern: str) -> set[str]:
+    """The tensors of the whole model that one pattern names."""
+    blocks = {"attention": _attention(spec), "mlp": ("*.channel.*",)}
+    naming = hugging_face(spec)
+    found = set()
+    for tensor in matrices(spec):
+        name = tensor.name.removesuffix(".weight")
+        if pattern in blocks:
+            routes = tensor.kind == "router"
+            if not routes and any(fnmatchcase(name, each) for each in blocks[pattern]):
+                found.add(tensor.name)
+        elif any(fnmatchcase(end, pattern) for end in _ends(name, naming)):
+            found.add(tensor.name)
+    if not found:
+        known = dict.fromkeys(tensor.name.split(".")[-2] for tensor in matrices(spec))
+        raise OptionError(
+            f"target {pattern!r} names no matrix of this model (expected attention, mlp, or a pattern for "
+            f"{', '.join(known)})"
+        )
+    return found
+
+
+def _attention(spec: ModelSpec) -> tuple[str, ...]:
+    """Patterns for what is inside attention, whose layers may have other mixers beside it."""
+    found = []
+    for index, layer in enumerate(spec.layers):
+        if isinstance(layer.mixer, ParallelMixers):
+            parts = [name for name, one in layer.mixer.mixers if isinstance(one, Attention | LatentAttention)]
+            found += [f"layers.{index}.mixer.{name}.*" for name in parts]
+        elif isinstance(layer.mixer, Attention | LatentAttention):
+            found.append(f"layers.{index}.mixer.*")
+    return tuple(found)
+
+
+def _ends(name: str, naming: Naming) -> Iterator[str]:
+    """A matrix's names, whole and from every dot on."""
+    stored = naming.stored(f"{name}.weight")
+    for whole in (name, *(each.removesuffix(".weight") for each in stored)):
+        words = whole.split(".")
+        yield from (".".join(words[start:]) for start in range(len(words)))
