@@ -15,11 +15,12 @@ import numpy as np
 from macllm.errors import OptionError
 from macllm.tokenizer import Message, Tokenizer
 from macllm.tune.align import Ids, Mask, encode_spans
-from macllm.tune.masks import Talk
+from macllm.tune.masks import Span, Talk
 from macllm.tune.schema import Row, RowError, teaches
 
 Learn: TypeAlias = Literal["turns", "last", "all"]
 LEARN: tuple[Learn, ...] = ("turns", "last", "all")
+_REACH = 8  # characters a token: more than it has, but for a rare text
 SHORTEST = 8  # tokens a row may have at least, as settings.py has it
 
 
@@ -134,10 +135,15 @@ def _chat(
     talk = Talk(tokenizer, tuple(messages), row.tools, settings.now)
     text = talk.text()
     turns = [index for index in range(first, len(messages)) if teaches(messages[index])]
-    spans = (
-        [] if learn == "all" else [talk.turn(index, text) for index in turns[-1 if learn == "last" else 0 :]]
-    )
+    wanted = [] if learn == "all" else turns[-1 if learn == "last" else 0 :]
+    limit = settings.max_seq_length
+    spans = _spans(talk, text, wanted, _REACH * limit)
     ids, mask = encode_spans(tokenizer, text, spans)
+    if (
+        len(spans) < len(wanted) and not mask[limit:].any()
+    ):  # what was not looked for may lie within the limit
+        spans = _spans(talk, text, wanted, len(text))
+        ids, mask = encode_spans(tokenizer, text, spans)
     if learn == "all":
         mask[:] = True
     # a format without a token that ends a turn ends a conversation with the one that ends a text
@@ -146,6 +152,16 @@ def _chat(
     if whole and end is not None and teaches(messages[-1]) and not talk.ends_itself(text.rstrip()):
         ids, mask = np.append(ids, np.int32(end)), np.append(mask, True)
     return ids, mask
+
+
+def _spans(talk: Talk, text: str, turns: Sequence[int], reach: int) -> list[Span]:
+    """Where ``turns`` lie in ``text``, up to the first that begins behind ``reach``: finding one is not cheap."""
+    spans: list[Span] = []
+    for index in turns:
+        spans.append(talk.turn(index, text))
+        if spans[-1][0] > reach:
+            break
+    return spans
 
 
 def _cut(ids: Ids, mask: Mask, place: str, settings: ExampleSettings) -> Example:

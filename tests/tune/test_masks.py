@@ -14,6 +14,7 @@ from tokenizers import normalizers
 
 from macllm.tokenizer import Tokenizer, from_gguf_metadata, load_tokenizer
 from macllm.tokenizer.template import PLAIN
+from macllm.tune import examples
 from macllm.tune.align import encode_spans
 from macllm.tune.examples import Example, ExampleSettings, Learn, examples_of, pieces
 from macllm.tune.schema import RowError, read_row
@@ -209,6 +210,23 @@ def test_a_row_is_cut_at_the_longest_and_refused_where_nothing_is_left() -> None
     assert not same.truncated and np.array_equal(same.ids, whole.ids)  # no answer was lost
     with pytest.raises(RowError, match=f"within {whole.prompt} tokens: the first answer begins after"):
         made(chatml, TWO, limit=whole.prompt)
+
+
+@pytest.mark.parametrize("reach", [0, 1, 100])
+@pytest.mark.parametrize("kind", ["chatml", "moving", "gemma"])
+def test_turns_behind_the_cut_need_not_be_found(
+    monkeypatch: pytest.MonkeyPatch, kind: str, reach: int
+) -> None:
+    """What is left of a row is the same however far its turns were looked for."""
+    turns = talk(*(f"{number}?" if number % 2 == 0 else "so " * (number % 5 + 1) for number in range(40)))
+    (whole,) = made(templated(kind), turns)
+    monkeypatch.setattr(examples, "_REACH", reach)
+    for limit in (whole.prompt + 1, whole.prompt + 2, 60, 77, 200, len(whole) - 1, len(whole)):
+        (cut,) = made(templated(kind), turns, limit=limit)
+        assert np.array_equal(cut.ids, whole.ids[:limit]) and np.array_equal(
+            cut.learned, whole.learned[:limit]
+        )
+        assert cut.truncated == (limit < len(whole))
 
 
 def test_what_a_template_refuses_or_cannot_show_is_refused_by_reason() -> None:
