@@ -3,6 +3,7 @@
 Prompt tokens and padding cost nothing here, since rows without a target are left out before the head.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
 from macllm.tune.trained import leaves, replaced
 
 CHUNK = 512  # rows whose logits exist at once, at most
-# On CPU, MLX allocates up to a hundred operations ahead of the one that runs: several chunks are in memory, not one.
-_CPU_LOGITS, _FEWEST_ROWS = 2 * 2**20, 16
+# On CPU, MLX allocates up to a hundred operations ahead of the one that runs: ten times a chunk's logits are in memory,
+# not three times. Fewer rows than these would cost more than they save, as BLAS reads the whole head for each chunk.
+_CPU_LOGITS, _FEWEST_ROWS = 6 * 2**20, 16
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,10 @@ def _at(values: mx.array, ids: mx.array) -> mx.array:
 
 
 def _chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
-    """The same rows of each of arrays (N, ...), so many at a time."""
-    for start in range(0, arrays[0].shape[0], rows):
+    """The same rows of each of arrays (N, ...), about as many every time and at most ``rows``."""
+    count = arrays[0].shape[0]
+    rows = math.ceil(count / math.ceil(count / rows))
+    for start in range(0, count, rows):
         yield tuple(array[start : start + rows] for array in arrays)
 
 
