@@ -48,11 +48,12 @@ class Stack(Module):
 
         Returns (..., 1, O).
         """
-        stored = self.stored
-        if isinstance(stored, Packed):
-            y = packed_gather(x, index, stored, ordered=ordered)
+        if self._packing is None:  # asked first: a step has no time to make what stands for a plain array
+            weight = self["weight"].swapaxes(-1, -2)
+            y = mx.gather_mm(x, weight, rhs_indices=index, sorted_indices=ordered)
         else:
-            y = mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=index, sorted_indices=ordered)
+            packed = Packed(self["weight"], self.get("scales"), self.get("biases"), self._packing)
+            y = packed_gather(x, index, packed, ordered=ordered)
         return y + self.bias[index][..., None, :] if "bias" in self else y
 
     @property
