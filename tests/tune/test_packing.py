@@ -9,7 +9,7 @@ from tiny import first_variants
 
 from macllm.errors import OptionError
 from macllm.nn.decoder import Decoder
-from macllm.spec import State
+from macllm.spec import MoE, State
 from macllm.tune.forward import hidden
 from macllm.tune.sft import sft_loss
 from macllm.tune.step import summed_gradients
@@ -17,7 +17,7 @@ from macllm.tune.step import summed_gradients
 # lengths of the documents of each row; what is missing to LENGTH is padding
 ROWS = [[11, 1, 23], [40], [7, 3, 2, 19]]
 LENGTH = 40
-TOLERANCE = 2e-5  # of the largest state
+TOLERANCE = 1e-4  # as the decoder's tests: gemma4 comes to 4e-5, where its original is as far from float64
 FAMILIES = sorted(first_variants())
 MORE = [
     "mistral-window",
@@ -83,7 +83,15 @@ def test_models_that_carry_a_state_or_turn_by_length_cannot_pack() -> None:
 
 @pytest.mark.parametrize("variant", ["llama", "gemma3", "qwen3", "gpt-oss", "deepseek-v3", "gemma3n"])
 def test_another_document_changes_nothing_at_all(variant: str) -> None:
+    """Exactly nothing; in mixtures it changes how many rows an expert takes at once, and so how they are rounded."""
     model = random_model(variant)
+    mixture = any(isinstance(layer.channel, MoE) for layer in model.spec.layers)
+
+    def same(one: np.ndarray, other: np.ndarray) -> bool:
+        return np.array_equal(one, other) or (
+            mixture and np.abs(one - other).max() < 1e-5 * np.abs(other).max()
+        )
+
     rows = documents(90)
     ids, segments = packed(rows)
     before = through(model, ids, segments)
@@ -93,10 +101,10 @@ def test_another_document_changes_nothing_at_all(variant: str) -> None:
         after = through(model, packed(other)[0], segments)
         own = np.zeros(segments.shape, bool)
         own[row] = segments[row] == which + 1
-        assert np.array_equal(after[~own & (segments > 0)], before[~own & (segments > 0)])
+        assert same(after[~own & (segments > 0)], before[~own & (segments > 0)])
         assert not np.array_equal(after[own], before[own])
     changed = np.where(segments == 0, 7, ids)  # and padding is nobody's
-    assert np.array_equal(through(model, changed, segments)[segments > 0], before[segments > 0])
+    assert same(through(model, changed, segments)[segments > 0], before[segments > 0])
 
 
 def loss_and_gradients(model: Decoder, rows: list[list[np.ndarray]], **options: object) -> tuple:
