@@ -64,8 +64,11 @@ def run(args: argparse.Namespace) -> int:
     report = inspect()
     if args.report is not None:
         doctor_kernels.check_target(args.report)
+    work = doctor_kernels.workload(
+        args.model
+    )  # a model that is not there is said where no kernel is tried, too
     none = doctor_kernels.reason_for_none()
-    verdicts = [] if none else doctor_kernels.tried(args.model)
+    verdicts = [] if none else doctor_kernels.tried(work)
     if args.report is not None:
         doctor_kernels.write_report(args.report, verdicts)
     if args.json:

@@ -10,6 +10,7 @@ from macllm.errors import InputError
 
 if TYPE_CHECKING:
     from macllm.kernels.verdicts import Verdict
+    from macllm.kernels.workload import Workload
 
 HEADERS = ("KERNEL", "TYPE", "SHAPE", "ROWS", "ERROR", "KERNEL TIME", "RIVAL TIME", "RATIO", "VERDICT")
 
@@ -33,12 +34,12 @@ def check_target(file: Path) -> None:
         raise InputError(f"--report {file}: there is no folder {file.parent}; make it, or name another file")
 
 
-def tried(model: str | None) -> list["Verdict"]:
-    """Tries all kernels at the shapes of ``model``, or of Llama 3.1 8B; says on stderr how far it is."""
+def tried(work: "Workload") -> list["Verdict"]:
+    """Tries all kernels at the shapes of ``work``; says on stderr how far it is."""
     from macllm.kernels import registry
     from macllm.kernels.examination import examine
 
-    work, count = _workload(model), len(registry.KERNELS)
+    count = len(registry.KERNELS)
     found: list[Verdict] = []
     tell(f"trying {count} kernels, each beside its twin and against the clock")
     for number, (kernel, verdicts) in enumerate(examine(work), 1):
@@ -73,7 +74,8 @@ def show(verdicts: Sequence["Verdict"]) -> None:
             print(f"{each.kernel}, {each.dtype}: {each.reason}")
 
 
-def _workload(model: str | None) -> Any:
+def workload(model: str | None) -> "Workload":
+    """The shapes of ``model``, or of Llama 3.1 8B. Raises MacllmError where there is no such model."""
     import mlx.core as mx
 
     from macllm.backend import current

@@ -1,6 +1,7 @@
 """Caches of keys and values: of every token, or of those that a window or a chunk leaves in reach."""
 
 import copy
+from abc import ABC, abstractmethod
 from typing import Generic, Self, TypeVar
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ _STEP = 256  # buffers grow by at least this many tokens
 InView = TypeVar("InView")  # how attention is shown what it sees
 
 
-class Buffers(Generic[InView]):
+class Buffers(ABC, Generic[InView]):
     """Growing buffers (B, ..., capacity, W) that hold keys and values, whose widths may differ.
 
     A subclass says what they hold (``_names``, ``_stored``, ``_in_view``) and which tokens (``update``).
@@ -25,17 +26,17 @@ class Buffers(Generic[InView]):
         self.offset = 0
         self.padding = padding
 
+    @abstractmethod
     def update(self, keys: mx.array, values: mx.array) -> InView:
         """Appends (B, H, L, D) and shows all keys and values in view, oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stored(self, keys: mx.array, values: mx.array) -> tuple[mx.array, ...]:
         """New keys and values as the buffers hold them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _in_view(self, start: int, stop: int) -> InView:
         """What lies at these places of the buffers."""
-        raise NotImplementedError
 
     @property
     def allocated_bytes(self) -> int:

@@ -161,3 +161,8 @@ def test_a_model_without_shapes_is_refused(machine, tmp_path: Path, capsys) -> N
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
     assert main(["doctor", "--model", str(tmp_path)]) == 2
     assert "leave --model out" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_said_where_no_kernel_is_tried(capsys: pytest.CaptureFixture) -> None:
+    assert main(["doctor", "--model", "no-such-model"]) == 2
+    assert "no-such-model" in capsys.readouterr().err
