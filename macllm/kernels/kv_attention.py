@@ -10,7 +10,7 @@ what depends on it comes in small arrays.
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import mlx.core as mx
@@ -105,15 +105,11 @@ def _bind(
     kv_heads, bits, cap = codes.shape[1] // 2, bits_of(codes, scales), reach.softcap
     rows = heads // kv_heads * length
     chunks, each = _chunks(rows, width, bits)
-    places = [reach.start, reach.stop, reach.window or _NO_WINDOW, codes.shape[2], kv_heads, rows, length]
+    places = (reach.start, reach.stop, reach.window or _NO_WINDOW, codes.shape[2], kv_heads, rows, length)
     factors = (reach.scale * LOG2_E, 1.0) if cap is None else (reach.scale / cap, cap * LOG2_E)
     dtype = q.dtype if blocks == 1 else mx.float32
     shape = (batch, heads, length) if blocks == 1 else (batch, heads, length, blocks)
-    small = (
-        mx.array(places, mx.int32),
-        mx.array([*factors, float(sinks is not None)]),
-        mx.zeros(1) if sinks is None else sinks,
-    )
+    small = (*_numbers(places, (*factors, float(sinks is not None))), mx.zeros(1) if sinks is None else sinks)
     return Launch(
         _ATTENTION,
         (q, codes, scales, *small),
@@ -130,6 +126,12 @@ def _bind(
         ((*shape, width), shape, shape),
         (dtype, mx.float32, mx.float32),
     )
+
+
+@lru_cache(maxsize=16)
+def _numbers(places: tuple[int, ...], factors: tuple[float, ...]) -> tuple[mx.array, mx.array]:
+    """As arrays: the same ones for all layers of a step whose heads and windows are alike."""
+    return mx.array(places, mx.int32), mx.array(factors)
 
 
 def _chunks(rows: int, width: int, bits: int) -> tuple[int, int]:
