@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from macllm import sizes
+from macllm.adapters.method import ALL_LAYERS
 from macllm.errors import ConfigError, MacllmError
 from macllm.families import spec_from_config
 from macllm.spec import ModelSpec
-from macllm.tune.settings import ALL_LAYERS, Value
+from macllm.tune.settings import Value
 from macllm.units import size
 
 Verdict: TypeAlias = Literal["fits", "tight", "too big", "unknown"]

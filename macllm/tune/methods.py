@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from macllm.adapters.method import Method
+from macllm.adapters.targets import first_layer, fully_learned, select
 from macllm.errors import OptionError
 from macllm.nn.adapted import Factors, adapt, plain, restore, row_lengths
 from macllm.nn.decoder import Decoder
@@ -15,39 +16,9 @@ from macllm.nn.linear import PackedLinear
 from macllm.nn.stack import Stack
 from macllm.nn.stored import Packed
 from macllm.quantization import Quantization
-from macllm.spec import ModelSpec, TensorSpec, TimeMix
+from macllm.spec import ModelSpec, TensorSpec
 from macllm.tune.forward import first_trainable
-from macllm.tune.settings import ALL_LAYERS
-from macllm.tune.targets import first_layer, layer_of, select
 from macllm.tune.trained import flat
-
-Kind: TypeAlias = Literal["lora", "rslora", "dora", "full"]
-KINDS: tuple[Kind, ...] = ("lora", "rslora", "dora", "full")
-_AFTER = ("norm", "head")  # what a model has after its layers
-_MADE_ONCE = (".A_log", ".correction", ".activation.alpha_p", ".activation.alpha_n", ".activation.eps")
-
-
-@dataclass(frozen=True)
-class Method:
-    """What learns, and how.
-
-    ``scale`` is what the product of the factors is multiplied by, as mlx-lm has it; with ``rslora`` it is divided by
-    the root of the rank, so that a wider adapter does not act more strongly (arXiv 2312.03732). ``dropout``: the
-    share of the adapters' input left out in training. ``targets`` as in :func:`macllm.tune.targets.select`.
-    ``num_layers`` are counted from the last. With ``full`` the first three and the targets mean nothing.
-    """
-
-    kind: Kind = "lora"
-    rank: int = 8
-    scale: float = 20.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ()
-    num_layers: int = ALL_LAYERS
-
-    @property
-    def factor(self) -> float:
-        """What the product of the factors is multiplied by."""
-        return self.scale / math.sqrt(self.rank) if self.kind == "rslora" else self.scale
 
 
 @dataclass(frozen=True)
@@ -106,31 +77,6 @@ def first_factors(
         mx.eval([one for one in (a, b, lengths) if one is not None])  # one expanded matrix at a time
         factors[tensor.name.removesuffix(".weight")] = Factors(a, b, method.factor, lengths)
     return factors
-
-
-def fully_learned(spec: ModelSpec, num_layers: int = ALL_LAYERS) -> set[str]:
-    """The tensors that ``full`` on the last ``num_layers`` lets learn: those and what comes after them, or all.
-
-    None that no gradient reaches: experts' corrections, which only choose, and vectors that a block computes with in
-    a form made of them once, when it is built (decays of recurrences, most of RWKV's).
-    """
-    first = first_layer(spec, num_layers)
-    found = set()
-    for tensor in spec.tensors():
-        layer = layer_of(tensor.name)
-        inside = layer >= first if layer is not None else tensor.name.split(".")[0] in _AFTER
-        if (first == 0 or inside) and not _made_once(spec, tensor, layer):
-            found.add(tensor.name)
-    return found
-
-
-def _made_once(spec: ModelSpec, tensor: TensorSpec, layer: int | None) -> bool:
-    if layer is None:
-        return False
-    if tensor.name.endswith(_MADE_ONCE):
-        return True
-    in_mixer = tensor.name.startswith(f"layers.{layer}.mixer.") and not tensor.name.endswith("_up.bias")
-    return isinstance(spec.layers[layer].mixer, TimeMix) and in_mixer and not tensor.quantizable
 
 
 def _unfreeze(model: Decoder, spec: ModelSpec, num_layers: int) -> None:

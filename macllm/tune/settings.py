@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from macllm.adapters.method import ALL_LAYERS
 from macllm.errors import OptionError
 
 Value: TypeAlias = float | int | str | bool
-ALL_LAYERS = -1  # as mlx-lm writes it; people write "all"
 _YES, _NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
 
 

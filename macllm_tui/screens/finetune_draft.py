@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from macllm.adapters import kept as adapters
 from macllm.engine.protocol import ModelRef, Train
 from macllm.errors import InputError
-from macllm.tune import adapters
 from macllm.tune.rows import DataReport
 from macllm.tune.settings import BY_NAME, SETTINGS, Value, epochs, steps
 

@@ -13,9 +13,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Input, Label, Static
 
+from macllm.adapters import kept as adapters
 from macllm.engine.protocol import ModelRef
 from macllm.errors import Cancelled, InputError, MacllmError
-from macllm.tune import adapters
 from macllm.tune.memory import Estimate, estimate, read_base
 from macllm.tune.rows import DataReport, check
 from macllm.tune.settings import SETTINGS, Setting

@@ -14,12 +14,12 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 from training_player import Gate, answering, fresh, play, player
 
+from macllm.adapters import kept as adapters
 from macllm.engine.events import Done, Failed
 from macllm.engine.metrics import Metrics
 from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.recording import Exchange
 from macllm.engine.training_events import Planned, Trained, TrainStep
-from macllm.tune import adapters
 from macllm.tune.settings import DEFAULTS
 from macllm_tui.screens.finetune import FineTuneScreen
 from macllm_tui.screens.finetune_form import FineTuneForm

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from training_player import answering, fresh, play
 
+from macllm.adapters import kept as adapters
 from macllm.engine.events import Machine
 from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.training_events import Planned, Saved, Validation
-from macllm.tune import adapters
 from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.screens.training_view import losses_line, memory_line, progress_line, speed_line
 from macllm_tui.training import TrainingRun

@@ -9,10 +9,11 @@ from base_models import random_model, wide_spec
 from mlx import nn
 from mlx.utils import tree_flatten, tree_map
 
+from macllm.adapters.method import Method
 from macllm.nn.adapted import seed_dropout
 from macllm.nn.decoder import Decoder
 from macllm.tune.forward import hidden
-from macllm.tune.methods import Method, attach
+from macllm.tune.methods import attach
 
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 99, (2, 12)))
 METHOD = Method(rank=3, scale=2.0, dropout=0.3)

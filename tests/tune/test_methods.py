@@ -10,10 +10,11 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_map
 
 from macllm import sizes
+from macllm.adapters.method import Method
 from macllm.errors import OptionError
 from macllm.nn.adapted import adapters, seed_dropout
 from macllm.nn.decoder import Decoder
-from macllm.tune.methods import Attached, Method, attach, detach
+from macllm.tune.methods import Attached, attach, detach
 
 FAMILIES = ("llama-biases", "qwen3", "gemma3", "mixtral", "qwen3-moe", "deepseek-v3")
 CASES = [

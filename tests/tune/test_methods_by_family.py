@@ -8,9 +8,11 @@ from mlx.utils import tree_flatten
 from tiny import config_of, first_variants
 
 from macllm import sizes
+from macllm.adapters.method import Method
+from macllm.adapters.targets import fully_learned
 from macllm.families import spec_from_config
 from macllm.nn.decoder import Decoder
-from macllm.tune.methods import Method, attach, fully_learned
+from macllm.tune.methods import attach
 
 TOKENS = mx.array([[5, 3, 77, 21, 9, 1, 2, 8]])
 

@@ -271,7 +271,7 @@ def test_any_object_is_a_row_or_a_reason(row: dict[str, Any]) -> None:
 
 def test_it_needs_neither_mlx_nor_numpy(run_python: Any) -> None:
     code = (
-        "import sys, macllm.tune.rows, macllm.tune.settings, macllm.tune.memory, macllm.tune.adapters;"
+        "import sys, macllm.tune.rows, macllm.tune.settings, macllm.tune.memory, macllm.adapters.kept;"
         "print([name for name in ('mlx', 'numpy', 'huggingface_hub') if name in sys.modules])"
     )
     assert run_python(code).strip() == "[]"

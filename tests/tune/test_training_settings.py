@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from macllm import sizes
+from macllm.adapters import kept as adapters
+from macllm.adapters.method import ALL_LAYERS
 from macllm.errors import ConfigError, InputError, OptionError
 from macllm.families import spec_from_config
 from macllm.fit import bytes_by_precision
-from macllm.tune import adapters
 from macllm.tune.memory import Base, estimate, needed_bytes, read_base
-from macllm.tune.settings import ALL_LAYERS, BY_NAME, DEFAULTS, SETTINGS, epochs, steps
+from macllm.tune.settings import BY_NAME, DEFAULTS, SETTINGS, epochs, steps
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LIGHT = {**DEFAULTS, "batch_size": 1, "grad_checkpoint": True}

@@ -4,10 +4,10 @@ import pytest
 from tiny import config_of
 
 from macllm import sizes
+from macllm.adapters.targets import select
 from macllm.errors import OptionError
 from macllm.families import spec_from_config
 from macllm.spec import ModelSpec
-from macllm.tune.targets import select
 
 
 def spec_of(variant: str) -> ModelSpec:

@@ -5,9 +5,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from macllm.adapters.method import ALL_LAYERS, Kind, Method
 from macllm.errors import ConfigError
-from macllm.tune.methods import Kind, Method
-from macllm.tune.settings import ALL_LAYERS
 
 _IN_LAYER = re.compile(r"^.*?\.(\d+)\.(.+)$")
 _REMEDY = "save the adapter again"

@@ -1,17 +1,19 @@
-"""Which matrices of a model an adapter is put on: names and patterns over the spec's canonical names."""
+"""What of a model learns: matrices that an adapter is put on, by names and patterns, and weights that learn in full."""
 
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from macllm.adapters.method import ALL_LAYERS
 from macllm.errors import OptionError
-from macllm.spec import Attention, LatentAttention, ModelSpec, ParallelMixers, TensorSpec
-from macllm.tune.settings import ALL_LAYERS
+from macllm.spec import Attention, LatentAttention, ModelSpec, ParallelMixers, TensorSpec, TimeMix
 from macllm.weights.names import Naming, hugging_face
 
 ALL = "all"
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _KINDS = {"matrix", "stack", "router"}
+_AFTER = ("norm", "head")  # what a model has after its layers
+_MADE_ONCE = (".A_log", ".correction", ".activation.alpha_p", ".activation.alpha_n", ".activation.eps")
 
 
 def select(
@@ -103,3 +105,28 @@ def _ends(name: str, naming: Naming) -> Iterator[str]:
     for whole in (name, *(each.removesuffix(".weight") for each in stored)):
         words = whole.split(".")
         yield from (".".join(words[start:]) for start in range(len(words)))
+
+
+def fully_learned(spec: ModelSpec, num_layers: int = ALL_LAYERS) -> set[str]:
+    """The tensors that ``full`` on the last ``num_layers`` lets learn: those and what comes after them, or all.
+
+    None that no gradient reaches: experts' corrections, which only choose, and vectors that a block computes with in
+    a form made of them once, when it is built (decays of recurrences, most of RWKV's).
+    """
+    first = first_layer(spec, num_layers)
+    found = set()
+    for tensor in spec.tensors():
+        layer = layer_of(tensor.name)
+        inside = layer >= first if layer is not None else tensor.name.split(".")[0] in _AFTER
+        if (first == 0 or inside) and not _made_once(spec, tensor, layer):
+            found.add(tensor.name)
+    return found
+
+
+def _made_once(spec: ModelSpec, tensor: TensorSpec, layer: int | None) -> bool:
+    if layer is None:
+        return False
+    if tensor.name.endswith(_MADE_ONCE):
+        return True
+    in_mixer = tensor.name.startswith(f"layers.{layer}.mixer.") and not tensor.name.endswith("_up.bias")
+    return isinstance(spec.layers[layer].mixer, TimeMix) and in_mixer and not tensor.quantizable

@@ -6,14 +6,14 @@ from typing import Any
 
 import mlx.core as mx
 
+from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
+from macllm.adapters.kept import WEIGHTS
+from macllm.adapters.targets import fully_learned
 from macllm.errors import CheckpointError, ConfigError
 from macllm.nn.assign import assign
 from macllm.nn.decoder import Decoder
 from macllm.nn.stored import Dense, Stored
 from macllm.spec import ModelSpec
-from macllm.tune.adapter_folder import CONFIG, read_config, read_tensors, save
-from macllm.tune.adapters import WEIGHTS
-from macllm.tune.methods import fully_learned
 from macllm.weights.names import Naming, Reader, hugging_face
 
 

@@ -13,16 +13,17 @@ from base_models import random_model, settled, wide_spec
 from mlx.utils import tree_flatten
 from tiny import native, reference
 
+from macllm.adapters import folder as adapter_folder
+from macllm.adapters.files import PEFT_WEIGHTS, Adapter, apply, read, write, write_peft
+from macllm.adapters.folder import CONFIG
+from macllm.adapters.kept import WEIGHTS
+from macllm.adapters.method import Method
 from macllm.errors import CheckpointError, ConfigError, MacllmError, OptionError
 from macllm.nn.adapted import Factors
 from macllm.nn.adapted import adapters as adapters_of
 from macllm.nn.decoder import Decoder
 from macllm.spec import ModelSpec
-from macllm.tune import adapter_folder
-from macllm.tune.adapter_files import PEFT_WEIGHTS, Adapter, apply, read, write, write_peft
-from macllm.tune.adapter_folder import CONFIG
-from macllm.tune.adapters import WEIGHTS
-from macllm.tune.methods import Method, attach, detach
+from macllm.tune.methods import attach, detach
 
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 99, (1, 12)))
 LORA = Method(rank=4, scale=3.0)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from macllm.adapters.method import ALL_LAYERS, Kind, Method
 from macllm.errors import ConfigError
 from macllm.nn.adapted import Factors
-from macllm.tune.methods import Kind, Method
-from macllm.tune.settings import ALL_LAYERS
 
 # what only these values of are understood, by key
 _ONLY: Mapping[str, tuple[object, ...]] = {

@@ -14,16 +14,16 @@ from typing import Any
 
 import mlx.core as mx
 
+from macllm.adapters import mlx_lm, peft
+from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
+from macllm.adapters.kept import WEIGHTS
+from macllm.adapters.method import Method
+from macllm.adapters.names import AdapterNames
+from macllm.adapters.targets import matrices
 from macllm.errors import CheckpointError, OptionError
-from macllm.nn.adapted import Factors, adapt
+from macllm.nn.adapted import Factors, adapt, restore
 from macllm.nn.decoder import Decoder
 from macllm.spec import ModelSpec
-from macllm.tune import mlx_lm_config, peft_config
-from macllm.tune.adapter_folder import CONFIG, read_config, read_tensors, save
-from macllm.tune.adapter_names import AdapterNames
-from macllm.tune.adapters import WEIGHTS
-from macllm.tune.methods import Attached, Method, detach, learning
-from macllm.tune.targets import matrices
 
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
@@ -79,11 +79,11 @@ class Adapter:
     factors: Mapping[str, Factors]
 
 
-def apply(model: Decoder, adapter: Adapter) -> Attached:
-    """Puts an adapter into a model, in place of one that it has; it may be trained on."""
-    detach(model)
+def apply(model: Decoder, adapter: Adapter) -> None:
+    """Puts an adapter into a model, in place of one that it has; it alone may be trained on."""
+    restore(model)
+    model.freeze()
     adapt(model, adapter.factors, adapter.method.dropout)
-    return learning(model)
 
 
 def write(folder: Path, spec: ModelSpec, adapter: Adapter, extra: Mapping[str, Any] | None = None) -> None:
@@ -96,7 +96,7 @@ def write(folder: Path, spec: ModelSpec, adapter: Adapter, extra: Mapping[str, A
     stored |= {name: adapter.factors[name] for name in left}
     rank, scale = max(one.rank for one in stored.values()), adapter.method.factor
     stored = {module: _widened(one, rank, scale) for module, one in stored.items()}  # a file has one of each
-    config = {**(extra or {}), **mlx_lm_config.write(adapter.method, rank, stored, len(spec.layers))}
+    config = {**(extra or {}), **mlx_lm.write(adapter.method, rank, stored, len(spec.layers))}
     save(folder, WEIGHTS, _tensors(MLX_LM, stored), config, {})
 
 
@@ -113,7 +113,7 @@ def write_peft(folder: Path, spec: ModelSpec, adapter: Adapter, base_model: str 
             f"{(*sorted(left), *stacks)[0]} has an adapter that PEFT's format has no place for; "
             "train with targets that leave it out, or keep mlx-lm's format"
         )
-    config = peft_config.write(adapter.method, stored, list(names.shapes()), base_model)
+    config = peft.write(adapter.method, stored, list(names.shapes()), base_model)
     save(folder, PEFT_WEIGHTS, _tensors(PEFT, stored), config, {"format": "pt"})
 
 
@@ -125,9 +125,9 @@ def read(folder: Path, spec: ModelSpec) -> Adapter:
     """
     config = read_config(folder)
     if "peft_type" in config:
-        peft = peft_config.read(config, str(folder / CONFIG))
-        return Adapter(peft.method, _factors(folder / PEFT_WEIGHTS, spec, PEFT, peft.rank, peft.scale))
-    method = mlx_lm_config.read(config, str(folder / CONFIG))
+        found = peft.read(config, str(folder / CONFIG))
+        return Adapter(found.method, _factors(folder / PEFT_WEIGHTS, spec, PEFT, found.rank, found.scale))
+    method = mlx_lm.read(config, str(folder / CONFIG))
     factors = _factors(
         folder / WEIGHTS, spec, MLX_LM, lambda module: method.rank, lambda module: method.factor
     )

@@ -10,11 +10,12 @@ from base_models import random_model, settled, wide_spec
 from mlx.utils import tree_map
 from tiny import decoder, native, reference
 
+from macllm.adapters.files import Adapter, write
+from macllm.adapters.full import apply_full, write_full
+from macllm.adapters.method import Method
 from macllm.errors import CheckpointError, ConfigError
 from macllm.nn.decoder import Decoder
-from macllm.tune.adapter_files import Adapter, write
-from macllm.tune.full_weights import apply_full, write_full
-from macllm.tune.methods import Method, attach
+from macllm.tune.methods import attach
 
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 99, (1, 8)))
 
