@@ -20,6 +20,7 @@ class Planned:
     estimated_bytes: int
     memory_limit_bytes: int
     resumed_step: int = 0  # where a stopped run goes on; 0: from the start
+    notes: tuple[str, ...] = ()  # sentences about what was chosen or left out
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class TrainStep:
     peak_memory_bytes: int
     elapsed_s: float
     eta_s: float
+    epoch: float = 0.0  # passes through the data so far
+    supervised_tokens: int = 0  # of ``tokens``, those that were learned
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from macllm.tokenizer import Message, Tokenizer
 from macllm.tune.align import Ids, Mask, encode_spans
 from macllm.tune.masks import Span, Talk
 from macllm.tune.schema import Row, RowError, teaches
+from macllm.tune.settings import LEARN, Learn
 
-Learn: TypeAlias = Literal["turns", "last", "all"]
-LEARN: tuple[Learn, ...] = ("turns", "last", "all")
 _REACH = 8  # characters a token: more than it has, but for a rare text
 SHORTEST = 8  # tokens a row may have at least, as settings.py has it
 

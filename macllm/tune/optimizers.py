@@ -6,17 +6,15 @@ All arithmetic is in float32, whatever the weights are kept in.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import mlx.core as mx
 from mlx import optimizers as mlx_optimizers
 
 from macllm.errors import CheckpointError, OptionError
+from macllm.tune.settings import OPTIMIZERS, OptimizerName
 
-Name: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"]
-NAMES: tuple[Name, ...] = get_args(Name)
-
-_TAKES: Mapping[Name, tuple[str, ...]] = {
+_TAKES: Mapping[OptimizerName, tuple[str, ...]] = {
     "adamw": ("betas", "eps", "weight_decay"),
     "adam": ("betas", "eps"),
     "sgd": ("momentum", "weight_decay"),
@@ -38,7 +36,7 @@ class OptimizerSpec:
     of its own. Muon moves the matrices inside layers; AdamW moves the rest, at 0.015 of the rate.
     """
 
-    name: Name = "adamw"
+    name: OptimizerName = "adamw"
     clip: float | None = 1.0
     weight_decay: float | None = None
     betas: tuple[float, float] | None = None
@@ -46,8 +44,10 @@ class OptimizerSpec:
     momentum: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES:
-            raise OptionError(f"optimizer {self.name!r} is not known (expected one of {', '.join(NAMES)})")
+        if self.name not in OPTIMIZERS:
+            raise OptionError(
+                f"optimizer {self.name!r} is not known (expected one of {', '.join(OPTIMIZERS)})"
+            )
         if self.clip is not None and not self.clip > 0:
             raise OptionError(f"clip {self.clip:g} would stop all learning (expected a number above 0)")
         for each in fields(self)[2:]:

@@ -1,12 +1,14 @@
 """The settings of a fine-tuning run: mlx-lm's names, defaults, ranges and a line of help each, in one table."""
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-from macllm.adapters.method import ALL_LAYERS
+from macllm.adapters.method import ALL_LAYERS, KINDS
 from macllm.errors import OptionError
+from macllm.tune.schedules import SHAPES
 
 Value: TypeAlias = float | int | str | bool
 _YES, _NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
@@ -14,7 +16,10 @@ _YES, _NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. A ``default`` of None may stay empty. The range includes its ends, or not ``low`` if ``above``."""
+    """One setting. A ``default`` of None may stay empty. The range includes its ends, or not ``low`` if ``above``.
+
+    One with ``choices`` is one of these words; a ``text`` is any. ``form``: the app's form has a field for it.
+    """
 
     name: str
     default: Value | None
@@ -23,6 +28,9 @@ class Setting:
     high: float = math.inf
     whole: bool = False
     above: bool = False
+    choices: tuple[str, ...] = ()
+    text: bool = False
+    form: bool = True
 
     @property
     def switch(self) -> bool:
@@ -33,6 +41,8 @@ class Setting:
         """What it may be, in words."""
         if self.switch:
             return "yes or no"
+        if self.choices:
+            return " or ".join(filter(None, (", ".join(self.choices[:-1]), self.choices[-1])))
         noun = "a whole number" if self.whole else "a number"
         ends = f"{'above' if self.above else 'of at least'} {self.low:g}"
         words = f"{noun} {ends}" + (f" and at most {self.high:g}" if self.high != math.inf else "")
@@ -43,6 +53,10 @@ class Setting:
         text = text.strip()
         if not text and self.default is None:
             return None
+        if self.text:
+            return text
+        if self.choices:
+            return self._choice(text)
         if self.switch:
             return self._switch(text)
         if self.name == "num_layers" and text.lower() in ("all", str(ALL_LAYERS)):
@@ -71,14 +85,35 @@ class Setting:
             return text.lower() in _YES
         raise self._refused(text)
 
+    def _choice(self, text: str) -> str:
+        if text.lower() in self.choices:
+            return text.lower()
+        raise self._refused(text)
+
     def _refused(self, text: str) -> OptionError:
         return OptionError(f"{self.name}={text!r} is not possible (expected {self.expected})")
 
 
+Learn: TypeAlias = Literal["turns", "last", "all"]
+LEARN: tuple[Learn, ...] = get_args(Learn)
+OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"]
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+OBJECTIVES = ("sft",)
+PACK = ("auto", "yes", "no")
+
 SETTINGS: tuple[Setting, ...] = (
+    Setting("objective", "sft", "what the model learns from the rows", choices=OBJECTIVES, form=False),
+    Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS, form=False),
     Setting("rank", 8, "width of the adapter; more learns more and takes more memory", 1, 1024, whole=True),
     Setting("scale", 20.0, "how strongly the adapter acts", above=True),
     Setting("dropout", 0.0, "share of the adapter's input left out at random while it learns", 0, 0.95),
+    Setting(
+        "targets",
+        "all",
+        "matrices that get an adapter: all, attention, mlp, or names such as q_proj with commas between",
+        text=True,
+        form=False,
+    ),
     Setting(
         "num_layers",
         ALL_LAYERS,
@@ -94,38 +129,91 @@ SETTINGS: tuple[Setting, ...] = (
         1,
         whole=True,
     ),
-    Setting("iters", 1000, "steps to train", 1, whole=True),
-    Setting("epochs", None, "times through all rows; replaces iters", above=True),
+    Setting("epochs", 3.0, "times through all rows", above=True),
+    Setting("iters", None, "steps to train; replaces epochs", 1, whole=True),
     Setting("learning_rate", 1e-5, "how far one step goes", 0, 1, above=True),
+    Setting("optimizer", "adamw", "rule of the steps", choices=OPTIMIZERS, form=False),
+    Setting(
+        "weight_decay",
+        None,
+        "how strongly weights are drawn to zero (default: the optimizer's own)",
+        form=False,
+    ),
+    Setting(
+        "schedule", "constant", "how the learning rate goes on after its warmup", choices=SHAPES, form=False
+    ),
+    Setting("warmup", 0, "steps in which the learning rate rises to its full height", whole=True, form=False),
+    Setting("clip", 1.0, "largest norm of a step's gradient; 0 does not bound it", form=False),
     Setting("max_seq_length", 2048, "tokens of a row; longer rows are cut", 8, 1_048_576, whole=True),
-    Setting("mask_prompt", False, "learn the answers only, not what was asked"),
+    Setting(
+        "pack", "auto", "several rows one behind the other in one of max_seq_length", choices=PACK, form=False
+    ),
+    Setting(
+        "learn",
+        "turns",
+        "what is learned of a conversation: every answer, the last one, or all that is said",
+        choices=LEARN,
+    ),
     Setting(
         "grad_checkpoint", False, "compute activations twice instead of keeping them: slower, far less memory"
+    ),
+    Setting(
+        "memory",
+        None,
+        "memory that may be taken, such as 12GB (default: what models may take here)",
+        text=True,
+        form=False,
     ),
     Setting("seed", 0, "the same seed gives the same run", 0, 2**64 - 1, whole=True),
     Setting("save_every", 100, "steps between two saves to resume from", 1, whole=True),
     Setting(
         "steps_per_eval", 200, "steps between two looks at the validation rows and the samples", 1, whole=True
     ),
+    Setting(
+        "early_stop",
+        None,
+        "looks at the validation rows without a better one before it stops",
+        1,
+        whole=True,
+        form=False,
+    ),
+    Setting(
+        "samples", 2, "validation prompts that are answered at every look", 0, 64, whole=True, form=False
+    ),
 )
+FORM: tuple[Setting, ...] = tuple(setting for setting in SETTINGS if setting.form)
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 DEFAULTS: Mapping[str, Value] = {each.name: each.default for each in SETTINGS if each.default is not None}
 
 
-def steps(settings: Mapping[str, Value], rows: int) -> int:
-    """Optimizer steps that these settings make of so many training rows; the last partial batch counts."""
-    epochs = settings.get("epochs")
-    if epochs is None:
-        return int(settings["iters"])
-    batches = math.ceil(rows / int(settings["batch_size"]))
-    each = math.ceil(batches / int(settings["grad_accumulation_steps"]))
-    return max(1, math.ceil(each * float(epochs)))
+def checked(given: Mapping[str, Value]) -> dict[str, Value]:
+    """What was given over the defaults: a value for every setting but those that may stay empty.
+
+    Raises OptionError for a name or a value that is not possible.
+    """
+    found: dict[str, Value] = {**DEFAULTS}
+    for name, value in given.items():
+        if name not in BY_NAME:
+            close = difflib.get_close_matches(name, BY_NAME, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise OptionError(f"there is no setting {name!r}{hint}")
+        own = BY_NAME[name].parse(BY_NAME[name].write(value))
+        if own is not None:
+            found[name] = own
+    return found
 
 
-def epochs(settings: Mapping[str, Value], rows: int) -> float:
+def steps(settings: Mapping[str, Value], per_epoch: int) -> int:
+    """Optimizer steps of a run whose passes are ``per_epoch`` batches; the last partial step counts."""
+    if (stated := settings.get("iters")) is not None:
+        return int(stated)
+    batches = max(1, round(float(settings["epochs"]) * per_epoch))
+    return math.ceil(batches / int(settings["grad_accumulation_steps"]))
+
+
+def epochs(settings: Mapping[str, Value], per_epoch: int) -> float:
     """How often every row is seen."""
-    if (stated := settings.get("epochs")) is not None:
-        return float(stated)
-    seen = int(settings["iters"]) * int(settings["batch_size"]) * int(settings["grad_accumulation_steps"])
-    return seen / rows if rows else 0.0
+    if (stated := settings.get("iters")) is None:
+        return float(settings["epochs"])
+    return int(stated) * int(settings["grad_accumulation_steps"]) / per_epoch if per_epoch else 0.0

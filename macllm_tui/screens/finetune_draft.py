@@ -1,5 +1,6 @@
 """What a person has filled in to train an adapter, and what is still wrong with it: sentences by field."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -8,11 +9,9 @@ from macllm.adapters import kept as adapters
 from macllm.engine.protocol import ModelRef, Train
 from macllm.errors import InputError
 from macllm.tune.rows import DataReport
-from macllm.tune.settings import BY_NAME, SETTINGS, Value, epochs, steps
+from macllm.tune.settings import BY_NAME, FORM, Value, epochs, steps
 
-DEFAULT_TEXTS: Mapping[str, str] = MappingProxyType(
-    {each.name: each.write(each.default) for each in SETTINGS}
-)
+DEFAULT_TEXTS: Mapping[str, str] = MappingProxyType({each.name: each.write(each.default) for each in FORM})
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Draft:
             each.name: each.write(request.settings.get(each.name, each.default))
             if each.name in BY_NAME
             else ""
-            for each in SETTINGS
+            for each in FORM
         }
         return cls(request.model, request.data, request.adapter, texts)
 
@@ -40,8 +39,8 @@ class Draft:
         return replace(self, texts={**self.texts, name: text})
 
     def settings(self) -> dict[str, Value]:
-        """Values by mlx-lm's names; epochs alone where both they and iters are there. Raises OptionError."""
-        values = {each.name: each.parse(self.texts[each.name]) for each in SETTINGS}
+        """Values by mlx-lm's names. Raises OptionError."""
+        values = {each.name: each.parse(self.texts[each.name]) for each in FORM}
         return {name: value for name, value in values.items() if value is not None}
 
     def problems(self, report: DataReport | None) -> dict[str, str]:
@@ -57,28 +56,26 @@ class Draft:
             adapters.checked_name(self.adapter)
         except InputError as error:
             found["adapter"] = _sentence(str(error))
-        for setting in SETTINGS:
+        for setting in FORM:
             try:
                 setting.parse(self.texts[setting.name])
             except InputError as error:
                 found[setting.name] = _sentence(str(error))
-        schema = report.schema if report is not None else None
-        if schema == "text" and "mask_prompt" not in found and self.settings().get("mask_prompt"):
-            found["mask_prompt"] = "Rows of 'text' have no prompt to leave out: say no."
         return found
 
     def request(self, *, resume: bool = False) -> Train:
         """What the engine is asked. Raises OptionError for a setting that is not possible."""
         settings = self.settings()
-        if "epochs" in settings:
-            del settings["iters"]
+        if "iters" in settings:
+            del settings["epochs"]
         return Train(self.base, self.data.strip(), self.adapter.strip(), settings, resume)
 
     def summary(self, rows: int) -> str:
         """How long it trains, in words."""
         settings = self.settings()
-        count = steps(settings, rows)
-        times = epochs(settings, rows)
+        per_epoch = math.ceil(rows / int(settings["batch_size"]))
+        count = steps(settings, per_epoch)
+        times = epochs(settings, per_epoch)
         often = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
         return f"{_counted(count, 'step')}, {often} times through {_counted(rows, 'row')}."
 

@@ -18,7 +18,7 @@ from macllm.engine.protocol import ModelRef
 from macllm.errors import Cancelled, InputError, MacllmError
 from macllm.tune.memory import Estimate, estimate, read_base
 from macllm.tune.rows import DataReport, check
-from macllm.tune.settings import SETTINGS, Setting
+from macllm.tune.settings import FORM, Setting
 from macllm.units import size
 from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.widgets.fields import Field, PathInput, Toggle
@@ -71,7 +71,7 @@ class FineTuneForm(Horizontal):
             name = Input(self.draft.adapter, "a name of your own", compact=True, select_on_focus=False)
             yield Field("adapter", "adapter", name, "the name of what is made")
             yield Label("Settings", classes="finetune--part")
-            for setting in SETTINGS:
+            for setting in FORM:
                 yield Field(setting.name, setting.name, self._content(setting), setting.help)
         with Vertical(id="finetune-side"):
             with VerticalScroll(id="finetune-report"):
@@ -271,8 +271,8 @@ class FineTuneForm(Horizontal):
         if key == "adapter" and self.draft.existing is not None:
             resume = "Resume it with ctrl+r, or choose" if self.resumable else "Choose"
             return f"There is an adapter of this name. {resume} another name."
-        if key == "iters" and self.draft.texts["epochs"].strip():
-            return "Not used: epochs says how long."
+        if key == "epochs" and self.draft.texts["iters"].strip():
+            return "Not used: iters says how long."
         return ""
 
     def _content(self, setting: Setting) -> Input | Toggle:

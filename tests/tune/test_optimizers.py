@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from macllm.errors import CheckpointError, OptionError
-from macllm.tune.optimizers import NAMES, Optimizer, OptimizerSpec
+from macllm.tune.optimizers import Optimizer, OptimizerSpec
+from macllm.tune.settings import OPTIMIZERS
 
 MATRIX, VECTOR, TABLE, STACK = "layers.0.o.weight", "norm.weight", "embed.table.weight", "layers.0.up.weight"
 RATE = 1e-2
@@ -31,7 +32,7 @@ def run(optimizer: Optimizer, start: dict[str, mx.array], seeds: range) -> dict[
     return start
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
 def test_a_saved_run_goes_on_bit_for_bit(name: str, dtype: mx.Dtype, tmp_path: Path) -> None:
     spec, start = OptimizerSpec(name), parameters(dtype)
@@ -53,7 +54,7 @@ def test_a_saved_run_goes_on_bit_for_bit(name: str, dtype: mx.Dtype, tmp_path: P
         assert not all(mx.array_equal(lost[key], whole[key]).item() for key in whole)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_downhill(name: str) -> None:
     wanted = parameters()
     found = {key: mx.zeros_like(one) for key, one in wanted.items()}

@@ -15,7 +15,7 @@ from macllm.errors import ConfigError, InputError, OptionError
 from macllm.families import spec_from_config
 from macllm.fit import bytes_by_precision
 from macllm.tune.memory import Base, estimate, needed_bytes, read_base
-from macllm.tune.settings import BY_NAME, DEFAULTS, SETTINGS, epochs, steps
+from macllm.tune.settings import BY_NAME, DEFAULTS, SETTINGS, checked, epochs, steps
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LIGHT = {**DEFAULTS, "batch_size": 1, "grad_checkpoint": True}
@@ -37,7 +37,9 @@ def test_names_and_defaults_are_mlx_lms_where_it_has_them() -> None:
     )
     defaults = ast.literal_eval(assigned)
     theirs = {**defaults, **defaults["lora_parameters"]}
-    ours = {name: value for name, value in DEFAULTS.items() if name != "num_layers"}  # all of them, not 16
+    own = ("num_layers", "optimizer")  # all of them, not 16; the one that decays weights as its paper says
+    ours = {name: value for name, value in DEFAULTS.items() if name in theirs and name not in own}
+    assert len(ours) > 10
     assert ours == {name: theirs[name] for name in ours}
     assert DEFAULTS["num_layers"] == ALL_LAYERS and "num_layers" in theirs
 
@@ -58,7 +60,8 @@ def test_a_default_is_read_as_it_is_written(setting) -> None:
         ("num_layers", "ALL", ALL_LAYERS),
         ("num_layers", "-1", ALL_LAYERS),
         ("num_layers", "4", 4),
-        ("mask_prompt", "on", True),
+        ("grad_checkpoint", "on", True),
+        ("learn", "Last", "last"),
         ("epochs", "", None),
         ("epochs", "1.5", 1.5),
     ],
@@ -78,7 +81,8 @@ def test_what_people_write_is_understood(name: str, text: str, value: object) ->
         ("dropout", "nan"),
         ("learning_rate", "inf"),
         ("num_layers", "0"),
-        ("mask_prompt", "maybe"),
+        ("grad_checkpoint", "maybe"),
+        ("learn", "first"),
         ("seed", "-1"),
         ("max_seq_length", "4"),
     ],
@@ -89,10 +93,20 @@ def test_what_cannot_be_is_refused_with_what_could(name: str, text: str) -> None
 
 
 def test_steps_count_the_last_partial_batch() -> None:
-    settings = {**DEFAULTS, "epochs": 1.0, "batch_size": 4, "grad_accumulation_steps": 2}
-    assert [steps(settings, rows) for rows in (1, 4, 8, 9, 16, 17)] == [1, 1, 1, 2, 2, 3]
-    assert steps({**settings, "epochs": 0.5}, 32) == 2
-    assert steps(DEFAULTS, 10) == 1000 and epochs(DEFAULTS, 400) == 10.0 and epochs(settings, 400) == 1.0
+    settings = {**DEFAULTS, "epochs": 1.0, "grad_accumulation_steps": 2}
+    assert [steps(settings, batches) for batches in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 3]
+    assert steps({**settings, "epochs": 0.5}, 8) == 2 and epochs(settings, 8) == 1.0
+    assert steps({**settings, "iters": 7}, 8) == 7 and epochs({**settings, "iters": 8}, 8) == 2.0
+
+
+def test_what_is_given_goes_over_the_defaults_and_a_wrong_name_is_refused() -> None:
+    assert checked({"iters": 5, "learn": "last"}) == {**DEFAULTS, "iters": 5, "learn": "last"}
+    with pytest.raises(
+        OptionError, match=r"there is no setting 'learn_rate' \(did you mean learning_rate\?\)"
+    ):
+        checked({"learn_rate": 1})
+    with pytest.raises(OptionError, match="rank='0' is not possible"):
+        checked({"rank": 0})
 
 
 def test_with_checkpointing_it_is_what_explain_states() -> None:

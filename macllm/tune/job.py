@@ -1,0 +1,74 @@
+"""A run as it is asked for, and what its settings say to each part: method, optimizer, schedule, batches, examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from macllm.adapters.method import KINDS, Method
+from macllm.errors import OptionError
+from macllm.spec import ModelSpec
+from macllm.tune.batches import Batching
+from macllm.tune.examples import ExampleSettings
+from macllm.tune.optimizers import OptimizerSpec
+from macllm.tune.schedules import SHAPES, Schedule
+from macllm.tune.settings import DEFAULTS, LEARN, OPTIMIZERS, Value
+
+
+@dataclass(frozen=True)
+class Job:
+    """Teach the model at ``base`` by the rows at ``data`` and write what is learned to ``folder``.
+
+    ``settings`` hold a value for every setting that has a default (:func:`macllm.tune.settings.checked`).
+    ``name`` is what the base is called. With ``resume`` the run in ``folder`` goes on.
+    """
+
+    base: Path
+    data: Path
+    folder: Path
+    settings: Mapping[str, Value] = field(default_factory=lambda: DEFAULTS)
+    name: str = ""
+    dtype: str | None = None
+    resume: bool = False
+
+
+def method_of(settings: Mapping[str, Value]) -> Method:
+    kind = next(kind for kind in KINDS if kind == settings["method"])
+    return Method(
+        kind,
+        int(settings["rank"]),
+        float(settings["scale"]),
+        float(settings["dropout"]),
+        (str(settings["targets"]),),
+        int(settings["num_layers"]),
+    )
+
+
+def optimizer_of(settings: Mapping[str, Value]) -> OptimizerSpec:
+    """Raises OptionError for a number that the optimizer does not take."""
+    name = next(name for name in OPTIMIZERS if name == settings["optimizer"])
+    clip, decay = float(settings["clip"]), settings.get("weight_decay")
+    return OptimizerSpec(name, clip or None, None if decay is None else float(decay))
+
+
+def schedule_of(settings: Mapping[str, Value], steps: int) -> Schedule:
+    """Over so many steps. Raises OptionError for a warmup that is longer."""
+    shape = next(shape for shape in SHAPES if shape == settings["schedule"])
+    return Schedule(shape, steps, int(settings["warmup"]))
+
+
+def example_settings_of(settings: Mapping[str, Value], date: str) -> ExampleSettings:
+    learn = next(learn for learn in LEARN if learn == settings["learn"])
+    return ExampleSettings(int(settings["max_seq_length"]), learn, date)
+
+
+def batching_of(
+    settings: Mapping[str, Value], spec: ModelSpec, *, together: int = 1, packs: bool = True
+) -> Batching:
+    """``together`` and ``packs`` are the objective's. Raises OptionError where rows are to be packed and cannot be."""
+    wanted, why = settings["pack"], spec.unpackable
+    if not packs or together > 1:
+        why = f"objective {settings['objective']!r} looks at each row by itself"
+    if wanted == "yes" and why is not None:
+        raise OptionError(f"pack=yes is not possible: {why}; leave packing off")
+    pack = wanted == "yes" or (wanted == "auto" and why is None)
+    return Batching(int(settings["batch_size"]), int(settings["max_seq_length"]), pack, together=together)

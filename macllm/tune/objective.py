@@ -1,0 +1,45 @@
+"""What a run minimizes, behind one interface: the loop knows batches, a summed loss and a count, and nothing more."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import mlx.core as mx
+
+from macllm.nn.decoder import Decoder
+from macllm.tune.batches import Batch
+from macllm.tune.sft import sft_loss
+
+
+class Objective(ABC):
+    """A loss that adds up: of a step it is the sum over its micro-batches, divided by the sum of their counts."""
+
+    together: ClassVar[int] = 1  # consecutive examples that make one row
+    packs: ClassVar[bool] = True  # whether several examples may share a row of a batch
+
+    def ready(self, model: Decoder, batch: Batch, step: int) -> Batch:
+        """The batch with what has to be known of it before gradients are asked for; by chance of ``step`` alone."""
+        return batch
+
+    @abstractmethod
+    def loss(
+        self, model: Decoder, batch: Batch, *, checkpoint: bool = False, learns: bool = True
+    ) -> tuple[mx.array, int]:
+        """The sum, float32, and the count, of a batch that is :meth:`ready`.
+
+        ``checkpoint`` as in :func:`macllm.tune.forward.hidden`, ``learns`` as in
+        :func:`macllm.tune.loss.token_losses`.
+        """
+
+    def figures(self, model: Decoder, batch: Batch) -> Mapping[str, tuple[float, int]]:
+        """What else there is to say about a batch that is validated with: sums and counts by name."""
+        return {}
+
+
+class SupervisedTokens(Objective):
+    """The cross-entropy of the tokens that are learned."""
+
+    def loss(
+        self, model: Decoder, batch: Batch, *, checkpoint: bool = False, learns: bool = True
+    ) -> tuple[mx.array, int]:
+        return sft_loss(model, batch.ids, batch.learned, batch.segments, checkpoint=checkpoint, learns=learns)
