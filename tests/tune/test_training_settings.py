@@ -62,7 +62,7 @@ def test_a_default_is_read_as_it_is_written(setting) -> None:
         ("num_layers", "4", 4),
         ("grad_checkpoint", "on", True),
         ("learn", "Last", "last"),
-        ("epochs", "", None),
+        ("iters", "", None),
         ("epochs", "1.5", 1.5),
     ],
 )
