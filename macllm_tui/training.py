@@ -7,7 +7,7 @@ from macllm.engine.events import Done, Failed, Loading
 from macllm.engine.protocol import Train
 from macllm.engine.training_events import Planned, Sample, Saved, Trained, TrainStep, Validation
 from macllm.errors import MacllmError
-from macllm_tui.widgets.series import Series
+from macllm.plotting.series import Series
 
 if TYPE_CHECKING:
     from macllm.engine.client import Engine, Stream

@@ -9,10 +9,11 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from macllm.engine.training_events import Sample
+from macllm.plotting.braille import Curve
 from macllm.units import duration, size
 from macllm_tui.training import TrainingRun
 from macllm_tui.widgets.gauges import bar
-from macllm_tui.widgets.plot import Curve, Plot
+from macllm_tui.widgets.plot import Plot
 from macllm_tui.widgets.sparkline import sparkline
 
 DRAW_EVERY_S = 1 / 8

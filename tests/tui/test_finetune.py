@@ -20,6 +20,7 @@ from macllm.engine.metrics import Metrics
 from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.recording import Exchange
 from macllm.engine.training_events import Planned, Trained, TrainStep
+from macllm.plotting.braille import BEST
 from macllm.tune.settings import DEFAULTS
 from macllm_tui.screens.finetune import FineTuneScreen
 from macllm_tui.screens.finetune_form import FineTuneForm
@@ -29,7 +30,7 @@ from macllm_tui.screens.training_view import (
 )
 from macllm_tui.training import TrainingRun
 from macllm_tui.widgets.fields import Field, PathInput
-from macllm_tui.widgets.plot import BEST, Plot
+from macllm_tui.widgets.plot import Plot
 
 CONFIG = Path(__file__).parent.parent / "configs" / "qwen3-0.6b.json"
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}

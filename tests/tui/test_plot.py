@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
-from macllm_tui.widgets.plot import BEST, Canvas, Curve, Plot, Scale, label, log_ticks, ticks
-from macllm_tui.widgets.series import BUCKETS, Series
+from macllm.plotting.braille import BEST, Canvas, Curve, Scale, label, log_ticks, ticks
+from macllm.plotting.series import BUCKETS, Series
+from macllm_tui.widgets.plot import Plot
 
 FINITE = st.floats(-1e6, 1e6)
 
