@@ -38,7 +38,7 @@ class Batch:
 
     ``learned`` is a mask of targets: ``learned[b, t]`` where ``ids[b, t]`` is predicted from what precedes it in
     its segment. ``segments`` count a row's examples from 1, 0 is padding; ``positions`` start anew in each.
-    ``examples`` are those that are in it, ``after`` is where the order stands after it.
+    ``examples`` are those that are in it and ``labels`` theirs, ``after`` is where the order stands after it.
     """
 
     ids: NDArray[np.int32]
@@ -47,6 +47,7 @@ class Batch:
     positions: NDArray[np.int32]
     examples: tuple[int, ...]
     after: Position
+    labels: tuple[bool | None, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -180,7 +181,9 @@ def collate(
             segments[number, part] = segment
             positions[number, part] = np.arange(len(example))
             at = part.stop
-    return Batch(ids, learned, segments, positions, tuple(index for row in rows for index in row), after)
+    inside = tuple(index for row in rows for index in row)
+    labels = tuple(examples[index].label for index in inside)
+    return Batch(ids, learned, segments, positions, inside, after, labels)
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[tuple[Item, ...]]:

@@ -33,7 +33,7 @@ class Statistics:
 class DataSet:
     """Examples to train on, to validate and to test with.
 
-    ``pairs`` where two follow each other for every row: the chosen and the rejected one. ``set_aside`` where the
+    ``schema`` is that of all rows; of a preference row two examples follow each other. ``set_aside`` where the
     validation rows were taken from the training file. With ``problems`` there are no examples, for a run would
     leave rows out in silence. ``key`` is a digest of what they were made of.
     """
@@ -41,7 +41,7 @@ class DataSet:
     train: tuple[Example, ...] = ()
     valid: tuple[Example, ...] = ()
     test: tuple[Example, ...] = ()
-    pairs: bool = False
+    schema: Schema | None = None
     set_aside: bool = False
     problems: tuple[Problem, ...] = ()
     key: str = ""
@@ -50,6 +50,11 @@ class DataSet:
     def good(self) -> bool:
         """Whether it can be trained on."""
         return not self.problems
+
+    @property
+    def pairs(self) -> bool:
+        """Whether two examples follow each other for every row: the chosen and the rejected one."""
+        return self.schema == "preference"
 
 
 def prepare(
@@ -72,18 +77,19 @@ def prepare(
     made = example_cache.load(key)
     if made is None:
         reading = _Reading(tokenizer, settings)
-        made = reading.all(files, progress, cancelled)
-        if reading.problems:
+        examples = reading.all(files, progress, cancelled)
+        if reading.problems or reading.schema is None:
             return DataSet(problems=tuple(reading.problems), key=key)
+        made = example_cache.Made(reading.schema, examples)
         if example_cache.key(files, tokenizer, settings) == key:  # no file changed meanwhile
             example_cache.save(key, made)
-    train = made[files[0].name]
-    valid, test = (made[name] if name in [file.name for file in files[1:]] else () for name in SPLITS[1:])
-    pairs = len(train) > 1 and train[0].place == train[1].place
+    train = made.examples[files[0].name]
+    others = [file.name for file in files[1:]]
+    valid, test = (made.examples[name] if name in others else () for name in SPLITS[1:])
     if valid:
-        return DataSet(train, valid, test, pairs, key=key)
-    train, valid = _set_aside(train, 2 if pairs else 1, seed)
-    return DataSet(train, valid, test, pairs, set_aside=True, key=key)
+        return DataSet(train, valid, test, made.schema, key=key)
+    train, valid = _set_aside(train, 2 if made.schema == "preference" else 1, seed)
+    return DataSet(train, valid, test, made.schema, set_aside=True, key=key)
 
 
 def statistics(examples: Sequence[Example]) -> Statistics:
@@ -105,7 +111,7 @@ class _Reading:
     def __init__(self, tokenizer: Tokenizer, settings: ExampleSettings) -> None:
         self._tokenizer = tokenizer
         self._settings = settings
-        self._schema: Schema | None = None
+        self.schema: Schema | None = None
         self.problems: list[Problem] = []
 
     def all(
@@ -144,9 +150,9 @@ class _Reading:
     def _row(self, row: Row | RowError, place: str) -> tuple[Example, ...]:
         if isinstance(row, RowError):
             raise row
-        self._schema = self._schema or row.schema
-        if row.schema != self._schema:
-            raise RowError(other_schema(row, self._schema))
+        self.schema = self.schema or row.schema
+        if row.schema != self.schema:
+            raise RowError(other_schema(row, self.schema))
         return examples_of(row, place, self._tokenizer, self._settings)
 
 

@@ -1,29 +1,32 @@
-"""Examples on disk, so that rows are tokenized once: one file for what was read, under a name of its content.
-
-A file is written beside its place and renamed. One that is damaged, or of another format, counts as not there.
-"""
+"""Examples on disk, so that rows are tokenized once: one file for what was read, under a name of its content."""
 
 import hashlib
 import json
-import os
-import zipfile
-import zlib
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from macllm import paths
 from macllm.tokenizer import Tokenizer
+from macllm.tune import array_cache
 from macllm.tune.examples import Example, ExampleSettings
+from macllm.tune.schema import Schema
 
-FORMAT = 1  # to be raised whenever the same rows become other examples
+FORMAT = 2  # to be raised whenever the same rows become other examples
 KEPT = 16  # files; the oldest go
-_DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_LABELS = (None, False, True)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The examples of each file by its name, and the schema of the rows that they were made of."""
+
+    schema: Schema
+    examples: Mapping[str, tuple[Example, ...]]
 
 
 def folder() -> Path:
@@ -43,37 +46,29 @@ def key(files: Sequence[Path], tokenizer: Tokenizer, settings: ExampleSettings) 
     return digest.hexdigest()
 
 
-def load(name: str) -> dict[str, tuple[Example, ...]] | None:
-    """The examples by file under a key; None where they have to be made."""
-    path = folder() / f"{name}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if int(arrays["format"]) != FORMAT:
-                return None
-            files = [str(file) for file in arrays["files"]]
-            found = {file: _unpacked(arrays, index) for index, file in enumerate(files)}
-        os.utime(path)  # used now: it goes last
-    except _DAMAGES:
+def load(name: str) -> Made | None:
+    """What was made, under a key; None where it has to be made."""
+    return array_cache.load(folder() / f"{name}.npz", _read)
+
+
+def save(name: str, made: Made) -> None:
+    """Keeps it under a key. Where the disk takes no more, it is made again next time."""
+    arrays: dict[str, NDArray[Any]] = {
+        "format": np.array(FORMAT),
+        "schema": np.array(made.schema),
+        "files": np.array(list(made.examples)),
+    }
+    for index, examples in enumerate(made.examples.values()):
+        arrays |= _packed(examples, index)
+    array_cache.save(folder() / f"{name}.npz", arrays, KEPT)
+
+
+def _read(arrays: "np.lib.npyio.NpzFile") -> Made | None:
+    if int(arrays["format"]) != FORMAT:
         return None
-    return found
-
-
-def save(name: str, examples: dict[str, tuple[Example, ...]]) -> None:
-    """Keeps the examples by file under a key. Where the disk takes no more, they are made again next time."""
-    arrays: dict[str, NDArray[Any]] = {"format": np.array(FORMAT), "files": np.array(list(examples))}
-    for index, made in enumerate(examples.values()):
-        arrays |= _packed(made, index)
-    path = folder() / f"{name}.npz"
-    beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        beside.replace(path)
-        _forget_oldest()
-    except OSError:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+    files = [str(file) for file in arrays["files"]]
+    schema: Schema = next(one for one in get_args(Schema) if one == str(arrays["schema"]))
+    return Made(schema, {file: _unpacked(arrays, index) for index, file in enumerate(files)})
 
 
 def _packed(examples: Sequence[Example], index: int) -> dict[str, NDArray[Any]]:
@@ -85,25 +80,21 @@ def _packed(examples: Sequence[Example], index: int) -> dict[str, NDArray[Any]]:
         f"{index}.learned": np.packbits(np.concatenate(learned) if learned else np.zeros(0, dtype=np.bool_)),
         f"{index}.truncated": np.array([example.truncated for example in examples], dtype=np.bool_),
         f"{index}.places": np.array([example.place for example in examples], dtype=np.str_),
+        f"{index}.labels": np.array([_LABELS.index(example.label) for example in examples], dtype=np.int8),
     }
 
 
 def _unpacked(arrays: "np.lib.npyio.NpzFile", index: int) -> tuple[Example, ...]:
-    lengths, ids, bits, truncated, places = (
-        arrays[f"{index}.{part}"] for part in ("lengths", "ids", "learned", "truncated", "places")
+    lengths, ids, bits, truncated, places, labels = (
+        arrays[f"{index}.{part}"] for part in ("lengths", "ids", "learned", "truncated", "places", "labels")
     )
     if int(lengths.sum()) != len(ids):
         raise ValueError("lengths and ids do not go together")
     learned = np.unpackbits(bits, count=len(ids)).astype(np.bool_)
     ends = np.cumsum(lengths)[:-1]
-    parts = zip(np.split(ids, ends), np.split(learned, ends), places, truncated, strict=True)
+    parts = zip(np.split(ids, ends), np.split(learned, ends), places, truncated, labels, strict=True)
     if not len(lengths):
         return ()
-    return tuple(Example(own, mask, str(place), bool(cut)) for own, mask, place, cut in parts)
-
-
-def _forget_oldest() -> None:
-    """Removes what was not used for longest, and what a stopped run left beside."""
-    files = sorted(folder().iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[KEPT:]:
-        file.unlink(missing_ok=True)
+    return tuple(
+        Example(own, mask, str(place), bool(cut), _LABELS[label]) for own, mask, place, cut, label in parts
+    )

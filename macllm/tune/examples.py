@@ -27,7 +27,7 @@ class ExampleSettings:
     """How rows become examples.
 
     ``learn`` the assistant's turns, the last of them, or all tokens. A text is learned whole, an answer that is
-    preferred or rejected always alone. ``date`` (ISO) is what templates may write for today's.
+    preferred, rejected or labelled always alone. ``date`` (ISO) is what templates may write for today's.
     """
 
     max_seq_length: int
@@ -52,12 +52,14 @@ class Example:
     """Token ids (T,), and which of them are learned (T,): ``learned[t]`` where id t is predicted from those before.
 
     The first is never learned. ``place`` is the row's ``file:line``; ``truncated`` where the row was longer.
+    ``label``: whether the answer is wanted (true) or not; None where the row says nothing of it.
     """
 
     ids: Ids
     learned: Mask
     place: str
     truncated: bool = False
+    label: bool | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,30 +76,38 @@ class Example:
 
 
 def examples_of(row: Row, place: str, tokenizer: Tokenizer, settings: ExampleSettings) -> tuple[Example, ...]:
-    """One example, or the chosen and the rejected one of a preference row, which share their prompt.
+    """One example, or the chosen (labelled true) and the rejected one of a preference row, which share their prompt.
 
     Raises RowError with one sentence where the row cannot be taught.
     """
     if row.schema == "text":
         return (_cut(*_text(row.text, tokenizer), place, settings),)
-    if row.schema != "preference":
+    learn: Learn = settings.learn
+    if row.schema in ("messages", "completion"):
         messages = (*row.messages, *row.answer)
         first = len(row.messages) if row.schema == "completion" else 0
-        return (_cut(*_chat(row, messages, first, tokenizer, settings, settings.learn), place, settings),)
-    learn: Learn = "turns" if settings.learn == "all" else settings.learn
+        return (_cut(*_chat(row, messages, first, tokenizer, settings, learn), place, settings),)
+    learn = "turns" if learn == "all" else learn
+    judged = [(row.answer, True), (row.rejected, False)]
     shared = len(row.messages) or _shared(row.answer, row.rejected)
-    pair = tuple(
-        _cut(*_chat(row, (*row.messages, *answer), shared, tokenizer, settings, learn), place, settings)
-        for answer in (row.answer, row.rejected)
+    if row.schema == "labelled":
+        judged, shared = [(row.answer, row.label)], len(row.messages)
+    examples = tuple(
+        _cut(
+            *_chat(row, (*row.messages, *answer), shared, tokenizer, settings, learn), place, settings, label
+        )
+        for answer, label in judged
     )
-    chosen, rejected = pair
+    if row.schema == "labelled":
+        return examples
+    chosen, rejected = examples
     if chosen.prompt != rejected.prompt or not np.array_equal(
         chosen.ids[: chosen.prompt], rejected.ids[: rejected.prompt]
     ):
         raise RowError(
             "'chosen' and 'rejected' do not answer the same prompt; give both the same messages before"
         )
-    return pair
+    return examples
 
 
 def pieces(tokenizer: Tokenizer, example: Example) -> list[tuple[str, bool]]:
@@ -162,7 +172,7 @@ def _spans(talk: Talk, text: str, turns: Sequence[int], reach: int) -> list[Span
     return spans
 
 
-def _cut(ids: Ids, mask: Mask, place: str, settings: ExampleSettings) -> Example:
+def _cut(ids: Ids, mask: Mask, place: str, settings: ExampleSettings, label: bool | None = None) -> Example:
     """The example without what nothing is learned from, cut to the longest that is allowed."""
     mask[:1] = False  # nothing comes before the first token
     if not mask.any():
@@ -175,7 +185,7 @@ def _cut(ids: Ids, mask: Mask, place: str, settings: ExampleSettings) -> Example
             " raise max_seq_length or shorten the row"
         )
     kept = min(last, limit)
-    return Example(ids[:kept].copy(), mask[:kept].copy(), place, truncated=last > limit)
+    return Example(ids[:kept].copy(), mask[:kept].copy(), place, last > limit, label)
 
 
 def _shared(one: Sequence[Message], other: Sequence[Message]) -> int:

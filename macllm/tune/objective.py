@@ -1,13 +1,15 @@
 """What a run minimizes, behind one interface: the loop knows batches, a summed loss and a count, and nothing more."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import mlx.core as mx
 
 from macllm.nn.decoder import Decoder
 from macllm.tune.batches import Batch
+from macllm.tune.examples import Example
 from macllm.tune.sft import sft_loss
 
 
@@ -17,9 +19,34 @@ class Objective(ABC):
     together: ClassVar[int] = 1  # consecutive examples that make one row
     packs: ClassVar[bool] = True  # whether several examples may share a row of a batch
 
+    def begin(  # noqa: B027 - most objectives need nothing
+        self,
+        model: Decoder,
+        examples: Sequence[Example],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Finds out what has to be known of all examples that batches will be made of, before a run or its rest.
+
+        The model is the base as it was loaded: nothing is attached to it, nothing learned. ``progress`` is called
+        with the examples done of all. Raises InputError for examples that it cannot learn from, Cancelled where
+        ``cancelled`` said so.
+        """
+
+    def equip(self, model: Decoder) -> None:  # noqa: B027
+        """Adds to a model that a method is attached to what learns beside it."""
+
+    def save(self, model: Decoder, folder: Path) -> None:  # noqa: B027
+        """Writes what :meth:`equip` added and the model learned since. Raises MacllmError where it cannot."""
+
     def ready(self, model: Decoder, batch: Batch, step: int) -> Batch:
         """The batch with what has to be known of it before gradients are asked for; by chance of ``step`` alone."""
         return batch
+
+    def ready_step(self, model: Decoder, batches: Sequence[Batch], step: int) -> Sequence[Batch]:
+        """The micro-batches of a step, each :meth:`ready`; for what has to be known of all of them together."""
+        return [self.ready(model, batch, step) for batch in batches]
 
     @abstractmethod
     def loss(

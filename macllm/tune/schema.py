@@ -1,20 +1,20 @@
-"""Reads one training row strictly: which of the four schemas it is in, and what in it could not be taught.
+"""Reads one training row strictly: which of the five schemas it is in, and what in it could not be taught.
 
 Nothing is guessed: a row that could be two things, or nearly one, is refused in a sentence that says so.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from macllm.errors import InputError
 from macllm.tokenizer.messages import Message, to_messages
 
-Schema: TypeAlias = Literal["messages", "completion", "text", "preference"]
+Schema: TypeAlias = Literal["messages", "completion", "text", "preference", "labelled"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-_EXPECTED = "'messages', 'prompt' with 'completion', 'text', or 'chosen' with 'rejected'"
+_EXPECTED = "'messages', 'prompt' with 'completion' (and 'label'), 'text', or 'chosen' with 'rejected'"
 _LONGEST_REASON = 300  # characters; a reason may quote what was found
 _IMAGE_KEYS = ("image", "images", "image_url", "pixel_values")
 _IMAGE_PARTS = ("image", "image_url", "input_image")
@@ -43,7 +43,8 @@ class RowError(InputError):
 class Row:
     """One checked row: messages for all schemas but ``text``.
 
-    ``messages`` are the prompt's, ``answer`` what is learned and ``rejected`` what it is preferred to.
+    ``messages`` are the prompt's, ``answer`` what is learned and ``rejected`` what it is preferred to. ``label``:
+    whether the answer of a labelled row is wanted.
     """
 
     schema: Schema
@@ -52,6 +53,7 @@ class Row:
     rejected: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     text: str = ""
+    label: bool = False
 
     @property
     def characters(self) -> int:
@@ -69,6 +71,8 @@ class Row:
             parts += ["rejected:", *map(_said, self.rejected)]
         else:
             parts += map(_said, (*self.messages, *self.answer))
+        if self.schema == "labelled":
+            parts.append(f"label: {str(self.label).lower()}")
         return "\n".join(parts)
 
 
@@ -119,7 +123,7 @@ def _schemas(raw: Mapping[str, Any]) -> list[Schema]:
     if "messages" in raw:
         kinds.append("messages")
     if "prompt" in raw and "completion" in raw:
-        kinds.append("completion")
+        kinds.append("labelled" if "label" in raw else "completion")
     if "text" in raw:
         kinds.append("text")
     if "chosen" in raw and "rejected" in raw:
@@ -154,6 +158,15 @@ def _completion(raw: Mapping[str, Any]) -> Row:
     return Row("completion", messages=prompt, answer=answer, tools=_tools(raw.get("tools")))
 
 
+def _labelled(raw: Mapping[str, Any]) -> Row:
+    label = raw["label"]
+    if not isinstance(label, bool):
+        raise RowError(
+            f"'label' is {_kind(label)}, not true (a wanted answer) or false; correct it, or leave the key out"
+        )
+    return replace(_completion(raw), schema="labelled", label=label)
+
+
 def _text(raw: Mapping[str, Any]) -> Row:
     text = raw["text"]
     if not isinstance(text, str):
@@ -179,7 +192,13 @@ def _preference(raw: Mapping[str, Any]) -> Row:
     )
 
 
-_READERS = {"messages": _chat, "completion": _completion, "text": _text, "preference": _preference}
+_READERS = {
+    "messages": _chat,
+    "completion": _completion,
+    "text": _text,
+    "preference": _preference,
+    "labelled": _labelled,
+}
 
 
 def _said_by(value: Any, role: str, key: str) -> tuple[Message, ...]:

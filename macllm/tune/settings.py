@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from macllm.adapters.method import ALL_LAYERS, KINDS
 from macllm.errors import OptionError
+from macllm.tune.objectives.kinds import NAMES as OBJECTIVES
 from macllm.tune.schedules import SHAPES
 
 Value: TypeAlias = float | int | str | bool
@@ -98,11 +99,25 @@ Learn: TypeAlias = Literal["turns", "last", "all"]
 LEARN: tuple[Learn, ...] = get_args(Learn)
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
-OBJECTIVES = ("sft",)
 PACK = ("auto", "yes", "no")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("objective", "sft", "what the model learns from the rows", choices=OBJECTIVES, form=False),
+    Setting(
+        "beta",
+        None,
+        "how much a preference weighs against what the base says (default: the objective's own)",
+        above=True,
+        form=False,
+    ),
+    Setting(
+        "label_smoothing",
+        0.0,
+        "chance that a row names the wrong answer as the better one",
+        0,
+        0.5,
+        form=False,
+    ),
     Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS, form=False),
     Setting("rank", 8, "width of the adapter; more learns more and takes more memory", 1, 1024, whole=True),
     Setting("scale", 20.0, "how strongly the adapter acts", above=True),

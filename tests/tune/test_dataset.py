@@ -37,7 +37,7 @@ ROWS = [chat(f"{number}+1", f"{number + 1}") for number in range(40)]
 
 def content(data: DataSet) -> list[list[Any]]:
     def plain(example: Example) -> tuple[Any, ...]:
-        return example.ids.tolist(), example.learned.tolist(), example.place, example.truncated
+        return example.ids.tolist(), example.learned.tolist(), example.place, example.truncated, example.label
 
     return [[plain(example) for example in part] for part in (data.train, data.valid, data.test)]
 
@@ -119,6 +119,18 @@ def test_preferences_come_in_pairs(tmp_path: Path) -> None:
     assert data.pairs and (len(data.train), len(data.valid)) == (18, 2)
     for one, other in zip(data.train[::2], data.train[1::2], strict=True):
         assert one.place == other.place and one.prompt == other.prompt
+        assert (one.label, other.label) == (True, False)
+
+
+def test_labels_are_the_rows_and_are_kept(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}+1?", "completion": f"{n}", "label": n % 3 == 0} for n in range(10)]
+    path = write(tmp_path / "a.jsonl", *rows)
+    first, again = (prepare(path, templated("chatml"), SETTINGS) for _ in range(2))
+    assert first.schema == again.schema == "labelled" and content(first) == content(again)
+    by_line = {int(each.place.split(":")[1]): each.label for each in (*again.train, *again.valid)}
+    assert by_line == {n + 1: n % 3 == 0 for n in range(10)}
+    plain = prepare(write(tmp_path / "b.jsonl", *ROWS), templated("chatml"), SETTINGS)
+    assert plain.schema == "messages" and {each.label for each in plain.train} == {None}
 
 
 class Counting:

@@ -17,6 +17,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 PAIR = {"prompt": "2+2", "completion": "4"}
 TEXT = {"text": "Once upon a time"}
 CHOICE = {"prompt": "2+2", "chosen": "4", "rejected": "5"}
+JUDGED = {"prompt": "2+2", "completion": "5", "label": False}
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -31,14 +32,21 @@ def reason(row: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("row", "schema"), [(CHAT, "messages"), (PAIR, "completion"), (TEXT, "text"), (CHOICE, "preference")]
+    ("row", "schema"),
+    [
+        (CHAT, "messages"),
+        (PAIR, "completion"),
+        (TEXT, "text"),
+        (CHOICE, "preference"),
+        (JUDGED, "labelled"),
+    ],
 )
 def test_each_schema_is_known_counted_and_shown(row: dict[str, Any], schema: str, tmp_path: Path) -> None:
     report = check(write(tmp_path / "data.jsonl", row, row, row))
     assert (report.rows, report.supervised, dict(report.schemas)) == (3, 3, {schema: 3})
     assert report.good and report.schema == schema and not report.problems
     last = row["messages"][-1]["content"] if schema == "messages" else list(row.values())[-1]
-    assert last in report.example
+    assert str(last).lower() in report.example.lower()
 
 
 def test_the_figures_are_those_of_the_text(tmp_path: Path) -> None:
@@ -111,6 +119,9 @@ def test_prompts_and_answers_may_be_messages() -> None:
         ({"messages": ["a"]}, "messages[0]: str is not a message"),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
         ({"chosen": "a", "rejected": "b"}, "'prompt' is missing"),
+        ({**JUDGED, "label": 1}, "'label' is a number, not true"),
+        ({**JUDGED, "label": None}, "'label' is null, not true"),
+        ({**JUDGED, "completion": ""}, "'completion' is empty"),
         ({**CHAT, "tools": {}}, "'tools' is an object"),
         ({**CHAT, "tools": [{"type": "function"}]}, "tools[0]"),
         ({**CHAT, "images": ["a.png"]}, "'images' holds images"),
