@@ -19,7 +19,8 @@ _YES, _NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
 class Setting:
     """One setting. A ``default`` of None may stay empty. The range includes its ends, or not ``low`` if ``above``.
 
-    One with ``choices`` is one of these words; a ``text`` is any. ``form``: the app's form has a field for it.
+    One with ``choices`` is one of these words; a ``text`` is any. ``form``: the app's form shows it
+    at once; the others are among its further settings.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Setting:
         if not text and self.default is None:
             return None
         if self.text:
-            return text
+            return text or self.default
         if self.choices:
             return self._choice(text)
         if self.switch:
@@ -118,10 +119,12 @@ SETTINGS: tuple[Setting, ...] = (
         0.5,
         form=False,
     ),
-    Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS, form=False),
+    Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS),
     Setting("rank", 8, "width of the adapter; more learns more and takes more memory", 1, 1024, whole=True),
-    Setting("scale", 20.0, "how strongly the adapter acts", above=True),
-    Setting("dropout", 0.0, "share of the adapter's input left out at random while it learns", 0, 0.95),
+    Setting("scale", 20.0, "how strongly the adapter acts", above=True, form=False),
+    Setting(
+        "dropout", 0.0, "share of the adapter's input left out at random while it learns", 0, 0.95, form=False
+    ),
     Setting(
         "targets",
         "all",
@@ -135,6 +138,7 @@ SETTINGS: tuple[Setting, ...] = (
         "layers that learn, counted from the last; all of them, or fewer",
         1,
         whole=True,
+        form=False,
     ),
     Setting("batch_size", 4, "rows computed at once", 1, 4096, whole=True),
     Setting(
@@ -143,9 +147,10 @@ SETTINGS: tuple[Setting, ...] = (
         "batches that make one step: a larger batch without its memory",
         1,
         whole=True,
+        form=False,
     ),
     Setting("epochs", 3.0, "times through all rows", above=True),
-    Setting("iters", None, "steps to train; replaces epochs", 1, whole=True),
+    Setting("iters", None, "steps to train; replaces epochs", 1, whole=True, form=False),
     Setting("learning_rate", 1e-5, "how far one step goes", 0, 1, above=True),
     Setting("optimizer", "adamw", "rule of the steps", choices=OPTIMIZERS, form=False),
     Setting(
@@ -179,10 +184,15 @@ SETTINGS: tuple[Setting, ...] = (
         text=True,
         form=False,
     ),
-    Setting("seed", 0, "the same seed gives the same run", 0, 2**64 - 1, whole=True),
-    Setting("save_every", 100, "steps between two saves to resume from", 1, whole=True),
+    Setting("seed", 0, "the same seed gives the same run", 0, 2**64 - 1, whole=True, form=False),
+    Setting("save_every", 100, "steps between two saves to resume from", 1, whole=True, form=False),
     Setting(
-        "steps_per_eval", 200, "steps between two looks at the validation rows and the samples", 1, whole=True
+        "steps_per_eval",
+        200,
+        "steps between two looks at the validation rows and the samples",
+        1,
+        whole=True,
+        form=False,
     ),
     Setting(
         "early_stop",

@@ -9,9 +9,16 @@ from macllm.adapters import kept as adapters
 from macllm.engine.protocol import ModelRef, Train
 from macllm.errors import InputError
 from macllm.tune.rows import DataReport
-from macllm.tune.settings import BY_NAME, FORM, Value, epochs, steps
+from macllm.tune.settings import BY_NAME, SETTINGS, Value, epochs, steps
 
-DEFAULT_TEXTS: Mapping[str, str] = MappingProxyType({each.name: each.write(each.default) for each in FORM})
+DEFAULT_TEXTS: Mapping[str, str] = MappingProxyType(
+    {each.name: each.write(each.default) for each in SETTINGS}
+)
+_CHARACTERS = 4  # a token, about: no tokenizer is read while one types
+
+
+_FEW_STEPS = 20
+_OF_ADAPTERS = ("rank", "scale", "dropout", "targets")
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,7 @@ class Draft:
     @classmethod
     def of(cls, request: Train) -> "Draft":
         """The form that makes this request."""
-        texts = {
-            each.name: each.write(request.settings.get(each.name, each.default))
-            if each.name in BY_NAME
-            else ""
-            for each in FORM
-        }
+        texts = {each.name: each.write(request.settings.get(each.name, each.default)) for each in SETTINGS}
         return cls(request.model, request.data, request.adapter, texts)
 
     def with_text(self, name: str, text: str) -> "Draft":
@@ -40,7 +42,7 @@ class Draft:
 
     def settings(self) -> dict[str, Value]:
         """Values by mlx-lm's names. Raises OptionError."""
-        values = {each.name: each.parse(self.texts[each.name]) for each in FORM}
+        values = {each.name: each.parse(self.texts[each.name]) for each in SETTINGS}
         return {name: value for name, value in values.items() if value is not None}
 
     def problems(self, report: DataReport | None) -> dict[str, str]:
@@ -56,28 +58,51 @@ class Draft:
             adapters.checked_name(self.adapter)
         except InputError as error:
             found["adapter"] = _sentence(str(error))
-        for setting in FORM:
+        for setting in SETTINGS:
             try:
                 setting.parse(self.texts[setting.name])
             except InputError as error:
                 found[setting.name] = _sentence(str(error))
         return found
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the settings that are not as they would be by themselves."""
+        return tuple(name for name, text in self.texts.items() if text.strip() != DEFAULT_TEXTS[name])
+
     def request(self, *, resume: bool = False) -> Train:
-        """What the engine is asked. Raises OptionError for a setting that is not possible."""
-        settings = self.settings()
+        """What the engine is asked: what differs from the defaults. Raises OptionError for what is not possible."""
+        settings = {name: value for name, value in self.settings().items() if value != BY_NAME[name].default}
         if "iters" in settings:
-            del settings["epochs"]
+            settings.pop("epochs", None)
         return Train(self.base, self.data.strip(), self.adapter.strip(), settings, resume)
 
-    def summary(self, rows: int) -> str:
-        """How long it trains, in words."""
-        settings = self.settings()
+    def unused(self, report: DataReport | None) -> dict[str, str]:
+        """Settings that mean nothing beside the others, or for this data, and why: sentences by field."""
+        found = {}
+        if self.texts["iters"].strip():
+            found["epochs"] = "Not used: iters says how long."
+        if self.texts["method"] == "full":
+            found |= dict.fromkeys(_OF_ADAPTERS, "Not used: with method full the weights themselves learn.")
+        if report is not None and report.schema == "text":
+            found["learn"] = "Not used: rows of text are learned whole."
+        return found
+
+    def summary(self, report: DataReport, packable: bool) -> str:
+        """How long it trains, in words; ``packable``: whether short rows can share a long one in this model."""
+        settings, rows = self.settings(), report.train_rows
+        together = packable and report.schema != "preference" and settings["pack"] != "no"
+        longest = int(settings["max_seq_length"])
+        if together:
+            rows = min(rows, math.ceil(report.train_rows * report.mean / _CHARACTERS / longest))
         per_epoch = math.ceil(rows / int(settings["batch_size"]))
-        count = steps(settings, per_epoch)
-        times = epochs(settings, per_epoch)
+        count, times = steps(settings, per_epoch), epochs(settings, per_epoch)
+        about = "About " if together and "iters" not in settings else ""
         often = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
-        return f"{_counted(count, 'step')}, {often} times through {_counted(rows, 'row')}."
+        passes = f"{often} time{'' if often == '1' else 's'} through {_counted(report.train_rows, 'row')}"
+        share = f": short rows share one of {longest:,} tokens" if rows < report.train_rows else ""
+        more = " So few steps teach little: raise epochs." if count < _FEW_STEPS else ""
+        return f"{about}{_counted(count, 'step')}, {passes}{share}.{more}"
 
 
 def free_name(data: str) -> str:

@@ -11,21 +11,24 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.widgets import Button, Input, Label, Static
 
 from macllm.adapters import kept as adapters
 from macllm.engine.protocol import ModelRef
 from macllm.errors import Cancelled, InputError, MacllmError
-from macllm.tune.memory import Estimate, estimate, read_base
+from macllm.tune.memory import Base, Estimate, estimate, read_base
 from macllm.tune.rows import DataReport, check
-from macllm.tune.settings import FORM, Setting
+from macllm.tune.settings import FORM, SETTINGS, Setting
 from macllm.units import size
 from macllm_tui.screens.finetune_draft import Draft, free_name
-from macllm_tui.widgets.fields import Field, PathInput, Toggle
+from macllm_tui.widgets.fields import Choice, Field, Fill, PathInput, Toggle
 
 PAUSE_S = 0.2  # after the last key, before the data is read
 LOOK_EVERY_S = 0.5
 _MARKS = {"fits": "✓", "tight": "!", "too big": "✗", "unknown": "?"}
+
+_FURTHER = tuple(setting for setting in SETTINGS if not setting.form)
 
 ChooseModel = Callable[[], Awaitable[ModelRef | None]]
 
@@ -50,6 +53,8 @@ class FineTuneForm(Horizontal):
     FineTuneForm #finetune-buttons { height: 1; }
     FineTuneForm #finetune-buttons Button { margin-right: 2; }
     FineTuneForm .finetune--part { text-style: bold; color: $text-muted; margin-bottom: 1; }
+    FineTuneForm #finetune-unfold { width: auto; margin-bottom: 1; }
+    FineTuneForm #finetune-further { height: auto; display: none; }
     FineTuneForm #finetune-report:focus { background: $surface; }
     """
 
@@ -58,6 +63,7 @@ class FineTuneForm(Horizontal):
         self.draft = draft
         self.report: DataReport | None = None
         self.estimate: Estimate | None = None
+        self._read: Base | None = None
         self._limit = limit
         self._choose_model = choose_model
         self._named_by_hand = bool(draft.adapter)
@@ -71,8 +77,10 @@ class FineTuneForm(Horizontal):
             name = Input(self.draft.adapter, "a name of your own", compact=True, select_on_focus=False)
             yield Field("adapter", "adapter", name, "the name of what is made")
             yield Label("Settings", classes="finetune--part")
-            for setting in FORM:
-                yield Field(setting.name, setting.name, self._content(setting), setting.help)
+            yield from map(self._field, FORM)
+            yield Button(id="finetune-unfold", compact=True)
+            with Vertical(id="finetune-further"):
+                yield from map(self._field, _FURTHER)
         with Vertical(id="finetune-side"):
             with VerticalScroll(id="finetune-report"):
                 yield Static(id="finetune-data", markup=False)
@@ -85,6 +93,7 @@ class FineTuneForm(Horizontal):
 
     def on_mount(self) -> None:
         self.query_one("#field-data", Field).content.focus()
+        self._label_further()
         self.look()
         self.set_interval(LOOK_EVERY_S, self._look_at_machine)
 
@@ -104,7 +113,26 @@ class FineTuneForm(Horizontal):
 
     def go_to(self, field: str) -> None:
         """Puts the focus where something is to be corrected."""
+        if any(setting.name == field for setting in _FURTHER):
+            self._unfold(True)
         self.query_one(f"#field-{field}", Field).content.focus()
+
+    @on(Button.Pressed, "#finetune-unfold")
+    def _press_unfold(self, event: Button.Pressed) -> None:
+        event.stop()
+        self._unfold(not self.query_one("#finetune-further").display)
+
+    def _unfold(self, wide: bool) -> None:
+        self.query_one("#finetune-further").display = wide
+        self._label_further()
+
+    def _label_further(self) -> None:
+        changed = [name for name in self.draft.changed if any(each.name == name for each in _FURTHER)]
+        told = f" (changed: {', '.join(changed)})" if changed else ""
+        mark = "▾" if self.query_one("#finetune-further").display else "▸"
+        self.query_one("#finetune-unfold", Button).label = Content(
+            f"{mark} {len(_FURTHER)} more settings{told}"
+        )
 
     @on(Field.Changed)
     def _changed(self, event: Field.Changed) -> None:
@@ -119,6 +147,7 @@ class FineTuneForm(Horizontal):
             self._check_name()
         else:
             self._show_problems()
+            self._label_further()
             self._estimate()
 
     def focused_field(self) -> str:
@@ -236,6 +265,9 @@ class FineTuneForm(Horizontal):
         try:
             settings = self.draft.settings()
             base = await asyncio.to_thread(read_base, Path(self.draft.base.path))
+            if self._read is None or base.spec != self._read.spec:
+                self._read = base
+                self._show_problems()  # how many steps it is depends on it
             found = await asyncio.to_thread(estimate, base, settings, self._limit())
         except (MacllmError, OSError) as error:
             self.estimate = None
@@ -249,15 +281,16 @@ class FineTuneForm(Horizontal):
 
     def _show_problems(self) -> None:
         """Each field says what is wrong with it; one that is still empty is not yet wrong."""
-        found = self.problems()
+        found, unused = self.problems(), self.draft.unused(self.report)
         for field in self.query(Field):
             told = found.get(field.key, "")
             if told and not field.value.strip():
                 told = ""
-            warning = self._warning(field.key) if not told else ""
+            warning = "" if told else self._warning(field.key) or unused.get(field.key, "")
             field.say(told or warning, wrong=bool(told), warning=bool(warning))
         known = self.report is not None and self.report.good and not set(found) - {"adapter", "data"}
-        summary = self.draft.summary(self.report.train_rows) if known and self.report is not None else ""
+        packable = self._read is None or self._read.spec is None or self._read.spec.unpackable is None
+        summary = self.draft.summary(self.report, packable) if known and self.report is not None else ""
         self.query_one("#finetune-summary", Static).update(summary)
         self.query_one("#finetune-resume", Button).display = self.resumable
         self.screen.refresh_bindings()
@@ -271,14 +304,17 @@ class FineTuneForm(Horizontal):
         if key == "adapter" and self.draft.existing is not None:
             resume = "Resume it with ctrl+r, or choose" if self.resumable else "Choose"
             return f"There is an adapter of this name. {resume} another name."
-        if key == "epochs" and self.draft.texts["iters"].strip():
-            return "Not used: iters says how long."
         return ""
 
-    def _content(self, setting: Setting) -> Input | Toggle:
+    def _field(self, setting: Setting) -> Field:
+        return Field(setting.name, setting.name, self._content(setting), setting.help)
+
+    def _content(self, setting: Setting) -> Fill:
         text = self.draft.texts[setting.name]
         if setting.switch:
             return Toggle(text)
+        if setting.choices:
+            return Choice(setting.choices, text)
         placeholder = "not set" if setting.default is None else ""
         return Input(text, placeholder, compact=True, select_on_focus=False)
 

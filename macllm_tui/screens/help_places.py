@@ -27,6 +27,7 @@ PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "screens.finetune_form:FineTuneForm",
             "widgets.fields:PathInput",
             "widgets.fields:Toggle",
+            "widgets.fields:Choice",
             "screens.training_view:TrainingView",
             "screens.training_view:Samples",
             "screens.finetune:FineTuneScreen",

@@ -1,15 +1,17 @@
-"""Fields of a form: a name, what to fill in, and below it a line of help or what is wrong. A path completes itself."""
+"""Fields of a form: a name, what to fill in or choose, and below it a line of help or what is wrong."""
 
 import asyncio
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
+from textual.style import Style
 from textual.suggester import Suggester
 from textual.widgets import Button, Input, Label, Static
 
@@ -89,12 +91,59 @@ class Toggle(Static, can_focus=True):
         self.action_flip()
 
 
+class Choice(Static, can_focus=True):
+    """One of a few words, all in sight: left and right or space change it, as does a click."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,space", "choose_next(1)", "next", show=False),
+        Binding("left", "choose_next(-1)", "previous", show=False),
+        Binding("enter", "app.focus_next", "next field", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"choice--chosen"}
+    DEFAULT_CSS = """
+    Choice { width: 1fr; height: auto; color: $text-muted; }
+    Choice > .choice--chosen { color: $text; text-style: bold; }
+    Choice:focus > .choice--chosen { background: $block-cursor-background; color: $block-cursor-foreground; }
+    """
+    value: reactive[str] = reactive("", layout=True)
+
+    class Changed(Message):
+        """Another was chosen."""
+
+    def __init__(self, words: tuple[str, ...], value: str) -> None:
+        super().__init__()
+        self._words = words
+        self.set_reactive(Choice.value, value)
+
+    def render(self) -> Content:
+        chosen = self.get_visual_style("choice--chosen")
+        return Content.assemble(*(self._shown(word, chosen) for word in self._words))
+
+    def _shown(self, word: str, chosen: Style) -> Content:
+        mine = word == self.value  # in brackets too: a colour alone is not seen by all
+        text = Content(f"[{word}]" if mine else f" {word} ").stylize(chosen if mine else "")
+        return text.stylize(Style.from_meta({"@click": f"choose({word!r})"})) + " "
+
+    def watch_value(self) -> None:
+        self.post_message(self.Changed())
+
+    def action_choose(self, word: str) -> None:
+        self.value = word
+
+    def action_choose_next(self, by: int) -> None:
+        at = self._words.index(self.value) if self.value in self._words else -by
+        self.value = self._words[(at + by) % len(self._words)]
+
+
+Fill: TypeAlias = Input | Toggle | Choice | Button
+
+
 class Field(Vertical):
     """One field. ``name`` is its key; :attr:`note` is help or, where ``wrong``, what to correct."""
 
     DEFAULT_CSS = """
     Field { height: auto; margin-bottom: 1; }
-    Field > Horizontal { height: 1; }
+    Field > Horizontal { height: auto; }
     Field Label { width: 25; }
     Field.-focused Label { text-style: bold; color: $primary; }
     Field Input, Field PathInput { width: 1fr; background: $surface; }
@@ -111,7 +160,7 @@ class Field(Vertical):
             super().__init__()
             self.field = field
 
-    def __init__(self, name: str, title: str, content: Input | Toggle | Button, help_: str = "") -> None:
+    def __init__(self, name: str, title: str, content: Fill, help_: str = "") -> None:
         super().__init__(id=f"field-{name}")
         self.key = name
         self.content = content
@@ -155,6 +204,10 @@ class Field(Vertical):
         self.post_message(self.Changed(self))
 
     def on_toggle_changed(self, event: Toggle.Changed) -> None:
+        event.stop()
+        self.post_message(self.Changed(self))
+
+    def on_choice_changed(self, event: Choice.Changed) -> None:
         event.stop()
         self.post_message(self.Changed(self))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import Button, Static
 from training_player import Gate, answering, fresh, play, player
 
 from macllm.adapters import kept as adapters
@@ -21,7 +21,7 @@ from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.recording import Exchange
 from macllm.engine.training_events import Planned, Trained, TrainStep
 from macllm.plotting.braille import BEST
-from macllm.tune.settings import DEFAULTS
+from macllm.tune.settings import BY_NAME, OPTIMIZERS
 from macllm_tui.screens.finetune import FineTuneScreen
 from macllm_tui.screens.finetune_form import FineTuneForm
 from macllm_tui.screens.training_view import (
@@ -29,7 +29,7 @@ from macllm_tui.screens.training_view import (
     TrainingView,
 )
 from macllm_tui.training import TrainingRun
-from macllm_tui.widgets.fields import Field, PathInput
+from macllm_tui.widgets.fields import Choice, Field, PathInput
 from macllm_tui.widgets.plot import Plot
 
 CONFIG = Path(__file__).parent.parent / "configs" / "qwen3-0.6b.json"
@@ -118,8 +118,9 @@ async def test_the_focus_is_where_one_types_first_and_names_are_mlx_lms(base: Mo
         await until(pilot, lambda: isinstance(app.focused, PathInput))
         values = {field.key: field.value for field in app.form.query(Field)}
         assert values["rank"] == "8" and values["scale"] == "20" and values["num_layers"] == "all"
-        assert values["iters"] == "1000" and values["learning_rate"] == "1e-05" and values["epochs"] == ""
+        assert values["epochs"] == "3" and values["learning_rate"] == "1e-05" and values["iters"] == ""
         assert all(field.note for field in app.form.query(Field))
+        assert set(values) == {"data", "base", "adapter", *BY_NAME}
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["narrow", "wide"])
@@ -132,7 +133,10 @@ async def test_data_is_read_as_one_types_and_described(
         told = app.said("#finetune-data")
         assert "haiku.jsonl: 182 rows" in told and "user: Hi" in told
         assert app.field("adapter").value == "haiku"  # proposed from the file's name
-        assert app.said("#finetune-summary") == "1,000 steps, 22 times through 182 rows."
+        assert app.said("#finetune-summary") == (
+            "About 3 steps, 3 times through 182 rows: short rows share one of 2,048 tokens."
+            " So few steps teach little: raise epochs."
+        )
         data_field = app.field("data").region
         assert data_field.height > 0 and app.under_test.query_one("#finetune-memory").region.height > 0
 
@@ -181,9 +185,72 @@ async def test_a_setting_that_cannot_be_is_told_and_stops_the_start(base: ModelR
         assert app.under_test.view is None
         app.field("rank").value = "16"
         await until(pilot, lambda: not app.field("rank").has_class("-wrong"))
+        app.field("pack").value = "no"
         app.field("epochs").value = "2"
-        await until(pilot, lambda: "Not used" in app.field("iters").note)
+        await until(pilot, lambda: "2 times" in app.said("#finetune-summary"))
         assert app.said("#finetune-summary") == "92 steps, 2 times through 182 rows."
+        app.field("iters").value = "46"
+        await until(pilot, lambda: "Not used" in app.field("epochs").note)
+        assert app.said("#finetune-summary") == "46 steps, 1 time through 182 rows."
+
+
+async def test_further_settings_unfold_and_say_what_was_changed(base: ModelRef, data: Path) -> None:
+    app = Host(FineTuneScreen(player(), base))
+    async with app.run_test(size=(120, 60)) as pilot:
+        await filled(pilot, app, data)
+        further, button = (
+            app.form.query_one("#finetune-further"),
+            app.form.query_one("#finetune-unfold", Button),
+        )
+        assert not further.display and "more settings" in str(button.label)
+        button.focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: further.display and app.field("optimizer").region.height)
+        app.field("optimizer").content.focus()
+        await pilot.press("right", "right", "left")
+        await until(pilot, lambda: app.field("optimizer").value == OPTIMIZERS[1])
+        assert "(changed: optimizer)" in str(button.label)
+        button.focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: not further.display)
+        app.field("warmup").value = "-1"
+        await pilot.press("ctrl+s")  # what is wrong is shown, wherever it is
+        await until(pilot, lambda: further.display and app.form.focused_field() == "warmup")
+        app.field("warmup").value = "0"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.under_test.training is not None)
+        assert app.under_test.training is not None
+        assert app.under_test.training.request.settings == {"optimizer": OPTIMIZERS[1]}
+
+
+async def test_a_choice_shows_all_and_is_made_with_keys_or_a_click(base: ModelRef) -> None:
+    app = Host(FineTuneScreen(player(), base))
+    async with app.run_test(size=(120, 60)) as pilot:
+        choice = app.field("learn").content
+        assert isinstance(choice, Choice)
+        await until(pilot, lambda: choice.region.height)
+        assert choice.render().plain.split() == ["[turns]", "last", "all"]
+        choice.focus()
+        for key, chosen in (("space", "last"), ("right", "all"), ("right", "turns"), ("left", "all")):
+            await pilot.press(key)
+            assert app.form.draft.texts["learn"] == chosen
+        await pilot.click(choice, offset=(choice.render().plain.index("last"), 0))
+        await until(pilot, lambda: app.form.draft.texts["learn"] == "last")
+        await pilot.press("enter")
+        assert app.form.focused_field() != "learn"
+
+
+async def test_what_means_nothing_for_these_rows_or_beside_the_others_says_so(
+    base: ModelRef, data: Path
+) -> None:
+    data.write_text('{"text": "Night rain."}\n' * 20)
+    app = Host(FineTuneScreen(player(), base))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await filled(pilot, app, data)
+        await until(pilot, lambda: "learned whole" in app.field("learn").note)
+        app.field("method").value = "full"
+        await until(pilot, lambda: "the weights themselves learn" in app.field("rank").note)
+        assert app.field("rank").has_class("-warning")
 
 
 async def test_memory_follows_the_settings(base: ModelRef) -> None:
@@ -243,7 +310,7 @@ async def test_enter_goes_to_the_next_field(base: ModelRef) -> None:
     async with app.run_test() as pilot:
         app.field("rank").content.focus()
         await pilot.press("enter")
-        await until(pilot, lambda: app.form.focused_field() == "scale")
+        await until(pilot, lambda: app.form.focused_field() == "batch_size")
 
 
 async def test_esc_closes_the_form(base: ModelRef) -> None:
@@ -263,7 +330,7 @@ async def test_a_run_from_start_to_end(base: ModelRef, data: Path, size: tuple[i
     async with app.run_test(size=size) as pilot:
         run = await started(pilot, app, data)
         assert kept == [run] and run.request.data == str(data) and run.request.adapter == "haiku"
-        assert dict(run.request.settings) == dict(DEFAULTS)
+        assert run.request.settings == {}  # all as it would be by itself
         await until(pilot, lambda: run.over and app.said("#training-banner"))
         assert app.said("#training-banner").startswith("✓ Finished at step 60, validation loss 1.770.")
         assert "macllm chat qwen3-0.6b --adapter /adapters/haiku" in app.said("#training-banner")
@@ -288,7 +355,7 @@ async def test_while_it_runs_one_sees_how_far_it_is(base: ModelRef) -> None:
 
 
 async def test_s_stops_once_confirmed_and_r_resumes(base: ModelRef, data: Path) -> None:
-    request = Train(base, str(data), "haiku", DEFAULTS, True)
+    request = Train(base, str(data), "haiku", {}, True)
     again = Exchange(
         request,
         (

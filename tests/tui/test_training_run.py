@@ -56,7 +56,7 @@ async def test_a_stream_that_ends_without_a_word_is_a_failure() -> None:
 def test_a_draft_makes_the_request_it_came_from() -> None:
     request = fresh().request
     assert Draft.of(request).request() == request
-    by_epochs = Draft.of(request).with_text("epochs", "1.5").request()
+    by_epochs = Draft.of(request).with_text("iters", "").with_text("epochs", "1.5").request()
     assert by_epochs.settings["epochs"] == 1.5 and "iters" not in by_epochs.settings
 
 
