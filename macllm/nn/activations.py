@@ -19,6 +19,7 @@ Function: TypeAlias = Callable[[mx.array], mx.array]
 _GELU_SCALE = 0.7978845608028654  # sqrt(2 / pi)
 # arrays, since making one of a number takes as long as an operation
 _ONE, _SIGMOID_BASE_2, _GELU_BASE_2 = (mx.array(x) for x in (1.0, -LOG2_E, -2 * LOG2_E * _GELU_SCALE))
+_MOST = mx.array(126.0)  # an infinite power has no gradient, and one beyond this nothing left to add
 _CLAMP, _CLAMPED_SLOPE = 7.0, 1.702  # gpt-oss's
 
 
@@ -52,7 +53,7 @@ def silu_by_power(x: mx.array) -> mx.array:
     """:func:`silu` with ``sigmoid(x) = 1 / (1 + 2 ** (-x log2 e))``."""
     if x.dtype != mx.float32:
         return silu(x)  # half precision overflows
-    return x / (_ONE + exp2(x * _SIGMOID_BASE_2))
+    return x / (_ONE + exp2(mx.minimum(x * _SIGMOID_BASE_2, _MOST)))
 
 
 def gelu_tanh_by_power(x: mx.array) -> mx.array:
@@ -60,7 +61,7 @@ def gelu_tanh_by_power(x: mx.array) -> mx.array:
     if x.dtype != mx.float32:
         return gelu_tanh(x)
     inner = x + 0.044715 * x * x * x
-    return x / (_ONE + exp2(inner * _GELU_BASE_2))
+    return x / (_ONE + exp2(mx.minimum(inner * _GELU_BASE_2, _MOST)))
 
 
 def clamped_swiglu(gate: mx.array, up: mx.array) -> mx.array:

@@ -11,21 +11,21 @@ from macllm.tune.batches import Batching
 from macllm.tune.examples import ExampleSettings
 from macllm.tune.optimizers import OptimizerSpec
 from macllm.tune.schedules import SHAPES, Schedule
-from macllm.tune.settings import DEFAULTS, LEARN, OPTIMIZERS, Value
+from macllm.tune.settings import LEARN, OPTIMIZERS, Value
 
 
 @dataclass(frozen=True)
 class Job:
     """Teach the model at ``base`` by the rows at ``data`` and write what is learned to ``folder``.
 
-    ``settings`` hold a value for every setting that has a default (:func:`macllm.tune.settings.checked`).
-    ``name`` is what the base is called. With ``resume`` the run in ``folder`` goes on.
+    ``settings`` are those that were given; the others have their defaults. ``name`` is what the base is called. With
+    ``resume`` the run in ``folder`` goes on, with the settings that it was begun with.
     """
 
     base: Path
     data: Path
     folder: Path
-    settings: Mapping[str, Value] = field(default_factory=lambda: DEFAULTS)
+    settings: Mapping[str, Value] = field(default_factory=dict)
     name: str = ""
     dtype: str | None = None
     resume: bool = False

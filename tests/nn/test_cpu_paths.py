@@ -9,7 +9,7 @@ from macllm.nn.attend import Mask, capped, composed, fused
 from macllm.nn.linear import sliced_product, uncopied_slices
 from macllm.nn.rope import RotaryEmbedding, rotary
 from macllm.nn.step import Step
-from macllm.spec import Llama3Scaling, Rope, YarnScaling
+from macllm.spec import Activation, Llama3Scaling, Rope, YarnScaling
 
 RNG = np.random.default_rng(0)
 
@@ -86,6 +86,17 @@ def test_activations_by_powers_of_two(plain: activations.Function, by_power: act
     close(by_power(x), plain(x), atol=1e-4)
     half = x.astype(mx.float16)
     assert mx.array_equal(by_power(half), plain(half), equal_nan=True)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_activations_have_a_gradient_where_the_power_overflows(activation: Activation) -> None:
+    x = mx.array([-1e4, -300.0, -90.0, -12.0, -1.0, 0.0, 1.0, 12.0, 300.0, 1e4])
+    function = activations.activation_function(activation)
+    inner = 0.7978845608 * (x + 0.044715 * x**3)
+    slope = 0.7978845608 * (1 + 3 * 0.044715 * x**2)
+    sigmoid = 1 / (1 + mx.exp(-mx.clip(x if activation == "silu" else 2 * inner, -80, 80)))
+    expected = sigmoid + x * sigmoid * (1 - sigmoid) * (1 if activation == "silu" else 2 * slope)
+    close(mx.grad(lambda y: function(y).sum())(x), expected)
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(3072, 576), (2500, 64), (1200, 40), (49152, 16)])

@@ -1,0 +1,73 @@
+"""A fine-tuning run from its job to what it learned: the one way that the command, the app and Python train."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from macllm.adapters.kept import WEIGHTS
+from macllm.backend import current
+from macllm.engine.loading import Progress as LoadProgress
+from macllm.engine.loading import load_model
+from macllm.engine.training_events import Planned, TrainingEvent
+from macllm.errors import InputError, MacllmError, MemoryLimitError
+from macllm.nn.decoder import Decoder
+from macllm.tune import state
+from macllm.tune.job import Job
+from macllm.tune.loop import Loop
+from macllm.tune.memory import estimate, read_base
+from macllm.tune.methods import attach
+from macllm.tune.optimizers import Optimizer
+from macllm.tune.setup import Setup, set_up
+from macllm.tune.trained import flat
+
+
+def train(
+    job: Job, *, cancelled: Callable[[], bool] = lambda: False, loading: LoadProgress | None = None
+) -> Iterator[TrainingEvent]:
+    """Trains and yields what happens, from Planned to Trained.
+
+    ``cancelled`` is asked after every step: the run is saved, and ends. Closing the iterator ends it too, without a
+    save. ``loading`` takes the bytes read of the base. Raises :class:`macllm.tune.setup.DataError` with every line
+    that cannot be used, MemoryLimitError where it does not fit, :class:`macllm.tune.loop.Diverged` where it goes
+    astray, MacllmError otherwise: one sentence.
+    """
+    if not job.resume:
+        _refuse_existing(job.folder)
+    yield from run(set_up(job, cancelled=cancelled), cancelled=cancelled, loading=loading)
+
+
+def run(
+    setup: Setup, *, cancelled: Callable[[], bool] = lambda: False, loading: LoadProgress | None = None
+) -> Iterator[TrainingEvent]:
+    """As :func:`train`, of what is set up already."""
+    job = setup.job
+    limit = current(job.dtype).memory_limit_bytes
+    expected = estimate(read_base(job.base), setup.settings, limit)
+    if expected.verdict == "too big":
+        raise MemoryLimitError(expected.sentence)
+    loaded = load_model(job.base, name=job.name or None, dtype=job.dtype, progress=loading)
+    model = loaded.model
+    if not isinstance(model, Decoder):
+        raise MacllmError(f"{job.base}: only models of macllm's own families can be trained")
+    attached = attach(model, setup.spec, setup.method, int(setup.settings["seed"]))
+    optimizer = Optimizer(setup.optimizer, flat(model))
+    if setup.saved is not None:
+        state.restore(setup.saved, model, optimizer)
+    yield Planned(
+        base=loaded.name,
+        adapter=job.folder.name,
+        train_rows=len(setup.data.train) // setup.objective.together,
+        valid_rows=len(setup.data.valid) // setup.objective.together,
+        steps=setup.steps,
+        trainable_parameters=attached.parameters,
+        estimated_bytes=expected.needed_bytes,
+        memory_limit_bytes=limit,
+        resumed_step=setup.saved.progress.step if setup.saved is not None else 0,
+        notes=setup.notes,
+    )
+    yield from Loop(setup, loaded, model, optimizer).run(cancelled)
+
+
+def _refuse_existing(folder: Path) -> None:
+    """What an earlier run learned is never written over."""
+    if (folder / WEIGHTS).exists() or state.newest(folder) is not None:
+        raise InputError(f"{folder}: there is an adapter already; resume it, or name another folder")

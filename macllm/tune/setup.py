@@ -1,0 +1,190 @@
+"""All that a run is, before its model is loaded: rows read and checked, batches counted, settings resolved."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from macllm.adapters.method import Method
+from macllm.errors import ConfigError, InputError, OptionError
+from macllm.spec import ModelSpec
+from macllm.tokenizer import Tokenizer
+from macllm.tune import settings as table
+from macllm.tune import state
+from macllm.tune.batches import Batching
+from macllm.tune.dataset import DataSet, prepare
+from macllm.tune.job import (
+    Job,
+    batching_of,
+    example_settings_of,
+    method_of,
+    optimizer_of,
+    schedule_of,
+)
+from macllm.tune.objective import Objective, SupervisedTokens
+from macllm.tune.optimizers import OptimizerSpec
+from macllm.tune.rows import Problem, Progress
+from macllm.tune.schedules import Schedule
+from macllm.tune.settings import Value
+from macllm.weights.model_files import ModelFiles, open_model
+
+# what a run that goes on may do otherwise: none of it changes what the steps so far came to
+CHANGEABLE = frozenset(
+    {
+        "iters",
+        "epochs",
+        "learning_rate",
+        "clip",
+        "save_every",
+        "steps_per_eval",
+        "early_stop",
+        "samples",
+        "memory",
+    }
+)
+
+
+class DataError(InputError):
+    """Rows that cannot be learned from: all of them in ``problems``."""
+
+    def __init__(self, problems: tuple[Problem, ...], place: str) -> None:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
+        super().__init__(f"{place}: {first}{more}; nothing was trained")
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that can begin. ``saved`` is where an earlier one stopped; ``notes`` are sentences about what was chosen.
+
+    ``per_epoch`` are the batches of a pass, ``batches`` those of the whole run and ``steps`` what they come to.
+    """
+
+    job: Job
+    settings: Mapping[str, Value]
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    data: DataSet
+    objective: Objective
+    method: Method
+    optimizer: OptimizerSpec
+    schedule: Schedule
+    batching: Batching
+    per_epoch: int
+    batches: int
+    date: str
+    saved: state.Saved | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        return self.schedule.steps
+
+    def identity(self) -> dict[str, Any]:
+        """What a run that goes on has to have in common with the one that stopped."""
+        return {"settings": dict(self.settings), "data": self.data.key, "date": self.date}
+
+
+def set_up(
+    job: Job, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
+) -> Setup:
+    """Reads and checks everything but the weights.
+
+    ``progress`` and ``cancelled`` as in :func:`macllm.tune.dataset.prepare`. Raises DataError with every line that
+    cannot be used, and InputError in one sentence for all else that cannot be.
+    """
+    saved = _saved(job)
+    settings = _settings(job, saved)
+    files = open_model(job.base)
+    spec = _spec(files)
+    date = saved.date if saved is not None else datetime.now().replace(microsecond=0).isoformat()
+    objective = SupervisedTokens()
+    method, optimizer = method_of(settings), optimizer_of(settings)
+    batching = batching_of(settings, spec, together=objective.together, packs=objective.packs)
+    tokenizer = files.tokenizer()
+    data = prepare(
+        job.data,
+        tokenizer,
+        example_settings_of(settings, date),
+        seed=int(settings["seed"]),
+        progress=progress,
+        cancelled=cancelled,
+    )
+    if not data.good:
+        raise DataError(data.problems, str(job.data))
+    if saved is not None and saved.data != data.key:
+        raise InputError(
+            f"{job.data}: the rows are others than those that {saved.folder} was saved with; bring the old ones back, "
+            "or start a new run"
+        )
+    per_epoch = batching.per_epoch([len(example) for example in data.train])
+    steps = table.steps(settings, per_epoch)
+    each = int(settings["grad_accumulation_steps"])
+    if settings.get("iters") is not None:
+        batches = steps * each
+    else:
+        batches = max(1, round(float(settings["epochs"]) * per_epoch))
+    return Setup(
+        job=job,
+        settings=settings,
+        spec=spec,
+        tokenizer=tokenizer,
+        data=data,
+        objective=objective,
+        method=method,
+        optimizer=optimizer,
+        schedule=schedule_of(settings, steps),
+        batching=batching,
+        per_epoch=per_epoch,
+        batches=batches,
+        date=date,
+        saved=saved,
+        notes=tuple(_notes(data)),
+    )
+
+
+def _saved(job: Job) -> state.Saved | None:
+    if not job.resume:
+        return None
+    saved = state.newest(job.folder)
+    if saved is None:
+        raise InputError(f"{job.folder}: no run has saved its state there; start it without resuming")
+    return saved
+
+
+def _settings(job: Job, saved: state.Saved | None) -> dict[str, Value]:
+    """Those of the job over the defaults, or over those of the run that goes on."""
+    if saved is None:
+        return table.checked(job.settings)
+    given = table.checked({**saved.settings, **job.settings})
+    other = next(
+        (name for name in given if name not in CHANGEABLE and given[name] != saved.settings.get(name)), None
+    )
+    if other is not None:
+        raise OptionError(
+            f"{other}={given[other]!r} is not what the run in {saved.folder} began with "
+            f"({saved.settings.get(other)!r}); leave it out to go on, or start a new run"
+        )
+    return given
+
+
+def _spec(files: ModelFiles) -> ModelSpec:
+    if not files.native:
+        raise ConfigError(
+            f"{files.label}: model_type={files.config.get('model_type')!r} is run by mlx-lm's own class, which "
+            "macllm does not train; choose a model of a family that `macllm families` lists"
+        )
+    return files.spec
+
+
+def _notes(data: DataSet) -> list[str]:
+    notes = []
+    if data.set_aside:
+        rows = len(data.valid) // (2 if data.pairs else 1)
+        notes.append(f"{rows} rows were set aside to validate with; a valid.jsonl would say which")
+    cut = sum(example.truncated for example in data.train)
+    if cut:
+        longest = next(example for example in data.train if example.truncated)
+        notes.append(f"{cut} rows are longer than max_seq_length and are cut, the first is {longest.place}")
+    return notes
