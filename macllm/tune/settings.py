@@ -119,6 +119,12 @@ SETTINGS: tuple[Setting, ...] = (
         0.5,
         form=False,
     ),
+    Setting(
+        "simpo_gamma", 0.5, "how much better than the rejected answer simpo wants the chosen one", form=False
+    ),
+    Setting("cpo_alpha", 1.0, "weight of cpo's loss of what is chosen", form=False),
+    Setting("desirable_weight", 1.0, "weight of kto's wanted answers", above=True, form=False),
+    Setting("undesirable_weight", 1.0, "weight of kto's unwanted answers", above=True, form=False),
     Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS),
     Setting("rank", 8, "width of the adapter; more learns more and takes more memory", 1, 1024, whole=True),
     Setting("scale", 20.0, "how strongly the adapter acts", above=True, form=False),

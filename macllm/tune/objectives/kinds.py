@@ -1,17 +1,18 @@
 """The objectives by name: which rows they learn from, and which settings say something to them. Never imports MLX."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from macllm.errors import InputError, OptionError
 from macllm.tune.schema import Schema
 
 _SPOKEN: tuple[Schema, ...] = ("messages", "completion", "text")
+_PAIRS: tuple[Schema, ...] = ("preference",)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An objective. ``settings`` are those that only some objectives read, ``beta`` its own default of the first."""
+    """An objective. ``settings`` are those that only some objectives read, ``beta`` is its own default."""
 
     name: str
     help: str  # one phrase without a full stop
@@ -26,9 +27,37 @@ KINDS: Mapping[str, Kind] = {
         Kind("sft", "what is said in the rows", _SPOKEN),
         Kind(
             "dpo",
-            "to prefer an answer to another, near to the base (arXiv 2305.18290)",
-            ("preference",),
+            "to prefer an answer to another, near to what the base says (arXiv 2305.18290)",
+            _PAIRS,
             ("beta", "label_smoothing"),
+        ),
+        Kind(
+            "ipo", "the same, with a margin that is not to grow further (arXiv 2310.12036)", _PAIRS, ("beta",)
+        ),
+        Kind(
+            "kto",
+            "to give wanted answers and not the others, near to what the base says (arXiv 2402.01306)",
+            ("labelled", "preference"),
+            ("beta", "desirable_weight", "undesirable_weight"),
+        ),
+        Kind(
+            "orpo",
+            "what is chosen, and to prefer it; asks no base (arXiv 2403.07691)",
+            _PAIRS,
+            ("beta",),
+        ),
+        Kind(
+            "simpo",
+            "to prefer an answer by its likelihood a token; asks no base (arXiv 2405.14734)",
+            _PAIRS,
+            ("beta", "simpo_gamma", "label_smoothing"),
+            beta=2.0,
+        ),
+        Kind(
+            "cpo",
+            "what is chosen, and to prefer it; asks no base (arXiv 2401.08417)",
+            _PAIRS,
+            ("beta", "cpo_alpha", "label_smoothing"),
         ),
     )
 }
@@ -36,16 +65,21 @@ NAMES: tuple[str, ...] = tuple(KINDS)
 SPECIAL: frozenset[str] = frozenset(name for kind in KINDS.values() for name in kind.settings)
 
 
-def refuse_rows(objective: str, schema: Schema) -> None:
-    """Raises InputError where the objective does not learn from such rows."""
+def refuse_rows(objective: str, schema: Schema, labels: Collection[bool | None] = ()) -> None:
+    """Raises InputError where the objective does not learn from rows of this schema, or with these labels."""
     kind = KINDS[objective]
-    if schema in kind.schemas:
-        return
-    others = [name for name, other in KINDS.items() if schema in other.schemas]
-    raise InputError(
-        f"objective {objective!r} does not learn from {schema!r} rows (expected {_either(kind.schemas)});"
-        f" change the data, or take objective {_either(others)}"
-    )
+    if schema not in kind.schemas:
+        others = [name for name, other in KINDS.items() if schema in other.schemas]
+        raise InputError(
+            f"objective {objective!r} does not learn from {schema!r} rows (expected {_either(kind.schemas)});"
+            f" change the data, or take objective {_either(others)}"
+        )
+    if schema == "labelled" and len(set(labels)) == 1:
+        (only,) = set(labels)
+        raise InputError(
+            f"the label of all rows to learn from is {str(only).lower()}, but objective {objective!r} learns from"
+            f" wanted answers and from others; add rows with label {str(not only).lower()}"
+        )
 
 
 def refuse_settings(objective: str, given: Mapping[str, object], defaults: Mapping[str, object]) -> None:

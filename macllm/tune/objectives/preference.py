@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from macllm.nn.decoder import Decoder
 from macllm.tune.batches import Batch
@@ -19,6 +20,8 @@ from macllm.tune.examples import Example
 from macllm.tune.log_probs import answer_log_probs
 from macllm.tune.objective import Objective
 from macllm.tune.objectives.reference import Reference
+
+_CERTAIN = -1e-7  # the mean log-probability of a token beyond which an answer cannot be more likely
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,7 @@ class Preference(Objective):
 
 
 def reward_figures(
-    chosen: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]",
-    rejected: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]",
+    chosen: NDArray[np.float64], rejected: NDArray[np.float64]
 ) -> dict[str, tuple[float, int]]:
     """Sums and counts by TRL's names, of the rewards (P,) of pairs."""
     sums = {
@@ -117,6 +119,69 @@ class DPO(Preference):
         chosen = self._beta * (pairs.chosen - pairs.base_chosen)
         rejected = self._beta * (pairs.rejected - pairs.base_rejected)
         return Judged(smoothed(chosen - rejected, self._smoothing), chosen, rejected)
+
+
+class IPO(Preference):
+    """Identity preference optimization (arXiv 2310.12036): margins a token near to ``1 / (2 beta)``.
+
+    Of means over an answer's tokens, as its authors computed it.
+    """
+
+    def __init__(self, beta: float, reference: Reference) -> None:
+        super().__init__(reference)
+        self._beta = beta
+
+    def judge(self, pairs: Pairs) -> Judged:
+        chosen, rejected = pairs.chosen - pairs.base_chosen, pairs.rejected - pairs.base_rejected
+        margins = chosen / pairs.chosen_tokens - rejected / pairs.rejected_tokens
+        return Judged((margins - 1 / (2 * self._beta)) ** 2, self._beta * chosen, self._beta * rejected)
+
+
+class SimPO(Preference):
+    """Preference by the mean over an answer's tokens, at least ``gamma`` apart, without a base (arXiv 2405.14734)."""
+
+    def __init__(self, beta: float, gamma: float, label_smoothing: float) -> None:
+        super().__init__(None)
+        self._beta, self._gamma, self._smoothing = beta, gamma, label_smoothing
+
+    def judge(self, pairs: Pairs) -> Judged:
+        chosen = self._beta * pairs.chosen / pairs.chosen_tokens
+        rejected = self._beta * pairs.rejected / pairs.rejected_tokens
+        return Judged(smoothed(chosen - rejected - self._gamma, self._smoothing), chosen, rejected)
+
+
+class CPO(Preference):
+    """DPO without a base, and ``alpha`` times the loss of what is chosen in its place (arXiv 2401.08417)."""
+
+    def __init__(self, beta: float, alpha: float, label_smoothing: float) -> None:
+        super().__init__(None)
+        self._beta, self._alpha, self._smoothing = beta, alpha, label_smoothing
+
+    def judge(self, pairs: Pairs) -> Judged:
+        chosen, rejected = self._beta * pairs.chosen, self._beta * pairs.rejected
+        own = -self._alpha * pairs.chosen / pairs.chosen_tokens
+        return Judged(smoothed(chosen - rejected, self._smoothing) + own, chosen, rejected)
+
+
+class ORPO(Preference):
+    """The loss of what is chosen, and ``beta`` times that of the odds of both answers (arXiv 2403.07691).
+
+    The paper's lambda is ``beta``, as TRL has it.
+    """
+
+    def __init__(self, beta: float) -> None:
+        super().__init__(None)
+        self._beta = beta
+
+    def judge(self, pairs: Pairs) -> Judged:
+        chosen, rejected = pairs.chosen / pairs.chosen_tokens, pairs.rejected / pairs.rejected_tokens
+        odds = (chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected))
+        return Judged(self._beta * softplus(-odds) - chosen, self._beta * chosen, self._beta * rejected)
+
+
+def _log1mexp(x: mx.array) -> mx.array:
+    """``log(1 - exp(x))`` of x below 0; an answer that is certain has odds of ten millions, not infinite ones."""
+    return mx.log(-mx.expm1(mx.minimum(x, _CERTAIN)))
 
 
 def smoothed(margins: mx.array, smoothing: float) -> mx.array:

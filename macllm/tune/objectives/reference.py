@@ -63,10 +63,7 @@ class Reference:
 
     def of(self, batch: Batch) -> NDArray[np.float32]:
         """Of the rows of a batch (B,), one example each."""
-        lengths = np.count_nonzero(batch.segments, axis=1)
-        rows = zip(batch.ids, batch.learned, lengths, strict=True)
-        digests = [digest_of(ids[:length], learned[:length]) for ids, learned, length in rows]
-        return np.array([self._known[digest] for digest in digests], np.float32)
+        return np.array([self._known[digest] for digest in digests_of(batch)], np.float32)
 
     def _computed(
         self,
@@ -99,6 +96,13 @@ def digest_of(ids: NDArray[np.int32], learned: NDArray[np.bool_]) -> bytes:
     digest = hashlib.blake2b(np.ascontiguousarray(ids).tobytes(), digest_size=16)
     digest.update(np.packbits(learned).tobytes())
     return digest.digest()
+
+
+def digests_of(batch: Batch) -> list[bytes]:
+    """Of a batch's rows, one example each."""
+    lengths = np.count_nonzero(batch.segments, axis=1)
+    rows = zip(batch.ids, batch.learned, lengths, strict=True)
+    return [digest_of(ids[:length], learned[:length]) for ids, learned, length in rows]
 
 
 def base_digest(base: Path) -> str:

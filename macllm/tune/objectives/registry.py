@@ -7,7 +7,8 @@ from macllm.spec import ModelSpec
 from macllm.tune.batches import Batching
 from macllm.tune.objective import Objective, SupervisedTokens
 from macllm.tune.objectives.kinds import KINDS, refuse_settings
-from macllm.tune.objectives.preference import DPO
+from macllm.tune.objectives.kto import KTO, Weights
+from macllm.tune.objectives.preference import CPO, DPO, IPO, ORPO, SimPO
 from macllm.tune.objectives.reference import Reference
 from macllm.tune.settings import DEFAULTS, Value
 
@@ -21,6 +22,21 @@ def objective_of(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> 
     refuse_settings(name, settings, DEFAULTS)
     if name == "sft":
         return SupervisedTokens()
-    beta = float(settings.get("beta", KINDS[name].beta))
-    reference = Reference(base, Batching(int(settings["batch_size"]), int(settings["max_seq_length"])))
-    return DPO(beta, float(settings["label_smoothing"]), reference)
+    beta, smoothing = float(settings.get("beta", KINDS[name].beta)), float(settings["label_smoothing"])
+    longest = int(settings["max_seq_length"])
+    reference = Reference(base, Batching(int(settings["batch_size"]), longest))
+    match name:
+        case "dpo":
+            return DPO(beta, smoothing, reference)
+        case "ipo":
+            return IPO(beta, reference)
+        case "simpo":
+            return SimPO(beta, float(settings["simpo_gamma"]), smoothing)
+        case "cpo":
+            return CPO(beta, float(settings["cpo_alpha"]), smoothing)
+        case "orpo":
+            return ORPO(beta)
+        case "kto":
+            weights = Weights(float(settings["desirable_weight"]), float(settings["undesirable_weight"]))
+            return KTO(beta, weights, reference, longest)
+    raise ValueError(f"objective {name!r} is in the table and nowhere else")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from base_models import random_model, wide_spec
+from random_models import random_model
 
 from macllm.adapters.method import Method
 from macllm.nn.decoder import Decoder
@@ -23,15 +23,15 @@ from macllm.tune.trained import flat, put
 LENGTHS = [(9, 3), (14, 6), (11, 1), (20, 9)]  # tokens of a row, and of its answer
 
 
-@cache
-def spec_of(variant: str = "qwen3") -> ModelSpec:
-    return wide_spec(variant)
-
-
 def model_of(variant: str = "qwen3", seed: int = 0) -> Decoder:
-    model = random_model(spec_of(variant), "dense", seed)
+    model = random_model(variant, seed=seed)
     model.eval()
     return model
+
+
+@cache
+def spec_of(variant: str = "qwen3") -> ModelSpec:
+    return model_of(variant).spec
 
 
 def examples(seed: int = 0, lengths: Sequence[tuple[int, int]] = LENGTHS) -> list[Example]:
@@ -71,10 +71,11 @@ def begun(
     return objective
 
 
-def learn(model: Decoder, objective: Objective, *batches: Batch, rate: float = 0.1) -> dict[str, mx.array]:
-    """A step of gradient descent; its gradients by path."""
+def learn(model: Decoder, objective: Objective, *batches: Batch, far: float = 0.3) -> dict[str, mx.array]:
+    """A step of gradient descent, so far; its gradients by path."""
     found = gradients(model, objective, *batches)
-    put(model, {name: one - rate * found[name] for name, one in flat(model).items()})
+    norm = mx.sqrt(sum((mx.square(one).sum() for one in found.values()), mx.array(0.0)))
+    put(model, {name: one - far / norm * found[name] for name, one in flat(model).items()})
     mx.eval(model.parameters())
     return found
 

@@ -14,7 +14,7 @@ from macllm.tune.objectives.preference import Pairs, Preference
 from macllm.tune.objectives.registry import objective_of
 from macllm.tune.settings import checked
 
-NAMES = ("dpo",)
+NAMES = ("dpo", "ipo", "simpo", "cpo", "orpo")
 RNG = np.random.default_rng(3)
 # log-probabilities of whole answers, from likely ones to those that no float32 holds the odds of
 TABLE = {
@@ -31,6 +31,7 @@ def expected(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Losses and both rewards, float64, as the papers have them."""
     c, r, bc, br = (TABLE[key] for key in ("chosen", "rejected", "base_chosen", "base_rejected"))
+    n, m = TABLE["chosen_tokens"], TABLE["rejected_tokens"]
 
     def smooth(margin: np.ndarray) -> np.ndarray:
         return -(1 - smoothing) * log_sigmoid(margin) - smoothing * log_sigmoid(-margin)
@@ -38,6 +39,17 @@ def expected(
     match name:
         case "dpo":
             return smooth(beta * ((c - r) - (bc - br))), beta * (c - bc), beta * (r - br)
+        case "ipo":
+            margin = (c - bc) / n - (r - br) / m
+            return (margin - 1 / (2 * beta)) ** 2, beta * (c - bc), beta * (r - br)
+        case "simpo":
+            margin = beta * (c / n - r / m) - others["simpo_gamma"]
+            return smooth(margin), beta * c / n, beta * r / m
+        case "cpo":
+            return smooth(beta * (c - r)) - others["cpo_alpha"] * c / n, beta * c, beta * r
+        case "orpo":
+            odds = np.log(np.exp(c / n) / (1 - np.exp(c / n))) - np.log(np.exp(r / m) / (1 - np.exp(r / m)))
+            return -c / n - beta * log_sigmoid(odds), beta * c / n, beta * r / m
     raise AssertionError(name)
 
 
@@ -47,16 +59,45 @@ def preference(name: str, **settings: float) -> Preference:
     return made
 
 
-@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("name", NAMES)
-def test_it_is_its_formula(name: str, beta: float, smoothing: float) -> None:
+@pytest.mark.parametrize("beta", [0.05, 0.1, 2.0])
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("dpo", {}),
+        ("dpo", {"label_smoothing": 0.2}),
+        ("ipo", {}),
+        ("simpo", {"simpo_gamma": 0.5}),
+        ("simpo", {"simpo_gamma": 1.5, "label_smoothing": 0.3}),
+        ("cpo", {"cpo_alpha": 1.0}),
+        ("cpo", {"cpo_alpha": 0.0, "label_smoothing": 0.1}),
+        ("orpo", {}),
+    ],
+)
+def test_it_is_its_formula(name: str, beta: float, others: dict[str, float]) -> None:
     pairs = Pairs(**{key: mx.array(values.astype(np.float32)) for key, values in TABLE.items()})
-    found = preference(name, beta=beta, label_smoothing=smoothing).judge(pairs)
-    for ours, theirs in zip(
-        (found.losses, found.chosen, found.rejected), expected(name, beta, smoothing), strict=True
-    ):
+    found = preference(name, beta=beta, **others).judge(pairs)
+    wanted = expected(name, beta, others.get("label_smoothing", 0.0), **others)
+    for ours, theirs in zip((found.losses, found.chosen, found.rejected), wanted, strict=True):
         np.testing.assert_allclose(np.array(ours), theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_an_answer_that_is_certain_has_a_loss_and_a_gradient() -> None:
+    def total(chosen: mx.array) -> mx.array:
+        one = mx.ones(2)
+        pairs = Pairs(chosen, mx.array([-3.0, -200.0]), one, one, one, one)
+        return preference("orpo").judge(pairs).losses.sum()
+
+    loss, gradient = mx.value_and_grad(total)(mx.array([0.0, -1e-9]))
+    assert np.isfinite(loss.item()) and np.isfinite(np.array(gradient)).all()
+
+
+def test_a_beta_that_is_not_given_is_the_objectives_own() -> None:
+    pairs = Pairs(**{key: mx.array(values.astype(np.float32)) for key, values in TABLE.items()})
+    for name, beta in (("dpo", 0.1), ("simpo", 2.0)):
+        theirs = expected(name, beta, 0.0, simpo_gamma=0.5)[0]
+        np.testing.assert_allclose(
+            np.array(preference(name).judge(pairs).losses), theirs, rtol=2e-5, atol=2e-5
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,14 +165,18 @@ def test_at_the_start_nothing_is_preferred(tmp_path: Path) -> None:
 
 
 def test_settings_that_say_nothing_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"beta=0.5 says nothing to objective 'sft', only to dpo"):
+    with pytest.raises(
+        OptionError, match=r"beta=0.5 says nothing to objective 'sft', only to dpo, ipo, kto, "
+    ):
         objective_of(checked({"beta": 0.5}), spec_of(), Path("base"))
+    with pytest.raises(OptionError, match=r"label_smoothing=0.1 says nothing .* only to dpo, simpo and cpo;"):
+        preference("orpo", label_smoothing=0.1)
 
 
 def test_rows_of_another_kind_are_refused_with_what_to_do() -> None:
     with pytest.raises(
         InputError,
-        match=r"'sft' does not learn from 'preference' rows \(expected messages, .*take objective dpo",
+        match=r"'sft' does not learn from 'preference' rows \(expected messages, .*take objective dpo, ipo, ",
     ):
         refuse_rows("sft", "preference")
     with pytest.raises(InputError, match=r"'dpo' does not learn from 'text' rows.*objective sft"):
