@@ -15,6 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from macllm.adapters import mlx_lm, peft
+from macllm.adapters.fold import grouped
 from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
 from macllm.adapters.kept import WEIGHTS
 from macllm.adapters.method import Method
@@ -83,7 +84,11 @@ def apply(model: Decoder, adapter: Adapter) -> None:
     """Puts an adapter into a model, in place of one that it has; it alone may be trained on."""
     restore(model)
     model.freeze()
-    adapt(model, adapter.factors, adapter.method.dropout)
+    factors = adapter.factors
+    if adapter.method.kind == "qalora":
+        stored = dict(model.tensors())
+        factors = {name: grouped(stored[f"{name}.weight"], one) for name, one in factors.items()}
+    adapt(model, factors, adapter.method.dropout)
 
 
 def write(folder: Path, spec: ModelSpec, adapter: Adapter, extra: Mapping[str, Any] | None = None) -> None:
@@ -92,11 +97,12 @@ def write(folder: Path, spec: ModelSpec, adapter: Adapter, extra: Mapping[str, A
     ``extra``: further keys of the config, as mlx-lm keeps all settings of a run in it. Raises MacllmError where it
     cannot be written.
     """
-    stored, left = AdapterNames(spec, "mlx").store(adapter.factors)
-    stored |= {name: adapter.factors[name] for name in left}
-    rank, scale = max(one.rank for one in stored.values()), adapter.method.factor
+    method, factors = adapter.method.on_disk, _whole(adapter)
+    stored, left = AdapterNames(spec, "mlx").store(factors)
+    stored |= {name: factors[name] for name in left}
+    rank, scale = max(one.rank for one in stored.values()), method.factor
     stored = {module: _widened(one, rank, scale) for module, one in stored.items()}  # a file has one of each
-    config = {**(extra or {}), **mlx_lm.write(adapter.method, rank, stored, len(spec.layers))}
+    config = {**(extra or {}), **mlx_lm.write(method, rank, stored, len(spec.layers))}
     save(folder, WEIGHTS, _tensors(MLX_LM, stored), config, {})
 
 
@@ -106,14 +112,14 @@ def write_peft(folder: Path, spec: ModelSpec, adapter: Adapter, base_model: str 
     Raises OptionError for a matrix whose adapter PEFT has no place for, MacllmError where it cannot be written.
     """
     names = AdapterNames(spec, "hub")
-    stored, left = names.store(adapter.factors)
+    stored, left = names.store(_whole(adapter))
     stacks = [module for module, one in stored.items() if one.a.ndim == 3]
     if left or stacks:
         raise OptionError(
             f"{(*sorted(left), *stacks)[0]} has an adapter that PEFT's format has no place for; "
             "train with targets that leave it out, or keep mlx-lm's format"
         )
-    config = peft.write(adapter.method, stored, list(names.shapes()), base_model)
+    config = peft.write(adapter.method.on_disk, stored, list(names.shapes()), base_model)
     save(folder, PEFT_WEIGHTS, _tensors(PEFT, stored), config, {"format": "pt"})
 
 
@@ -132,6 +138,10 @@ def read(folder: Path, spec: ModelSpec) -> Adapter:
         folder / WEIGHTS, spec, MLX_LM, lambda module: method.rank, lambda module: method.factor
     )
     return Adapter(method, factors)
+
+
+def _whole(adapter: Adapter) -> dict[str, Factors]:
+    return {name: one.whole() for name, one in adapter.factors.items()}
 
 
 def _widened(factors: Factors, rank: int, scale: float) -> Factors:

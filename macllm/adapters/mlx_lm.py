@@ -9,6 +9,8 @@ from macllm.adapters.method import ALL_LAYERS, Kind, Method
 from macllm.errors import ConfigError
 
 _IN_LAYER = re.compile(r"^.*?\.(\d+)\.(.+)$")
+# what mlx-lm takes for LoRA, by the key that says more, as PEFT names it
+_MARKED: Mapping[str, Kind] = {"use_rslora": "rslora", "use_qalora": "qalora"}
 _REMEDY = "save the adapter again"
 
 
@@ -32,7 +34,7 @@ def write(method: Method, rank: int, modules: Collection[str], layers: int) -> d
             "keys": list(keys),
         },
     }
-    return config | ({"use_rslora": True} if method.kind == "rslora" else {})
+    return config | dict.fromkeys([key for key, kind in _MARKED.items() if method.kind == kind], True)
 
 
 def read(config: Mapping[str, Any], label: str) -> Method:
@@ -53,8 +55,9 @@ def read(config: Mapping[str, Any], label: str) -> Method:
     if type(layers) is not int:
         raise ConfigError(f"{label}: num_layers={layers!r} is not a whole number; {_REMEDY}")
     found: Kind = "dora" if kind == "dora" else "lora"
-    if config.get("use_rslora"):
-        found, scale = "rslora", scale * math.sqrt(rank)
+    marked = next((kind for key, kind in _MARKED.items() if config.get(key)), None)
+    if marked is not None:
+        found, scale = marked, scale * math.sqrt(rank) if marked == "rslora" else scale
     return Method(found, rank, scale, dropout, tuple(values.get("keys") or ()), layers)
 
 

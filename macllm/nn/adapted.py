@@ -1,8 +1,10 @@
 """Matrices with an adapter beside them: the base stays as it is stored, two thin factors learn a change of it.
 
 LoRA (arXiv 2106.09685) adds ``scale * (x A) B`` to ``x W.T``; DoRA (arXiv 2402.09353) then gives each row of what
-W has become a length of its own. Every named part of a stacked matrix has factors of its own, and the base may be
-packed in any way that it can be multiplied in: gradients go through its input alone.
+W has become a length of its own. QA-LoRA (arXiv 2309.14717) has the inputs of a quantization group summed before A,
+and PiSSA (arXiv 2404.02948) starts at the largest part of W itself, which is taken off again. Every named part of a
+stacked matrix has factors of its own, and the base may be packed in any way that it can be multiplied in: gradients go
+through its input alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +20,7 @@ from macllm.nn.stack import AnyStack, SeparateStack, Stack
 from macllm.nn.stored import Packed, Stored
 
 Base: TypeAlias = AnyLinear | AnyStack
+Product: TypeAlias = Callable[[mx.array, mx.array, mx.array], mx.array]  # of rows and two factors
 _BASES = (Linear, PackedLinear, SeparateLinear, RoundedLinear, Stack, SeparateStack)
 _INSIDE_ONE = (
     Embedding,
@@ -31,14 +34,24 @@ _INSIDE_ONE = (
 class Factors:
     """The change ``scale * (a @ b).T`` of one matrix (O, I), or of each of a stack (N, O, I)."""
 
-    a: mx.array  # (I, r), or (N, I, r)
+    a: mx.array  # (I, r), or (N, I, r); of groups (I / group, r)
     b: mx.array  # (r, O), or (N, r, O)
     scale: float
     magnitude: mx.array | None = None  # (O,), or (N, O): the length of each changed row (DoRA)
+    group: int = 1  # neighbouring inputs that share a row of a (QA-LoRA)
+    start: tuple[mx.array, mx.array] | None = None  # as a and b: their change is taken off again (PiSSA)
 
     @property
     def rank(self) -> int:
         return self.a.shape[-1]
+
+    def whole(self) -> "Factors":
+        """The same change by ``a`` and ``b`` alone, as files keep it: twice as wide with a ``start``."""
+        a, b = self.a, self.b
+        if self.start is not None:
+            a = mx.concatenate([a, self.start[0]], axis=-1)
+            b = mx.concatenate([b, -self.start[1]], axis=-2)
+        return Factors(_repeated(a, self.group, -2), b, self.scale, self.magnitude)
 
 
 class Adapter(Module):
@@ -51,15 +64,39 @@ class Adapter(Module):
         self.lora_b = factors.b
         if factors.magnitude is not None:
             self.m = factors.magnitude
+        self._group = factors.group
+        if factors.start is not None:
+            self._start = factors.start
         self._known: tuple[mx.array, mx.array, mx.array] | None = None
 
     @property
     def factors(self) -> Factors:
-        return Factors(self.lora_a, self.lora_b, self.scale, self.get("m"))
+        return Factors(self.lora_a, self.lora_b, self.scale, self.get("m"), self._group, self.get("_start"))
+
+    def change(self, x: mx.array, product: Product) -> mx.array:
+        """What the factors make of inputs (..., I), by ``product`` of both, not scaled: (..., O).
+
+        With a start, products of equals are taken from each other: exactly zero as long as nothing has learned.
+        """
+        rows = x.astype(self["lora_a"].dtype)
+        if self._group > 1:
+            rows = rows.reshape(*rows.shape[:-1], -1, self._group).sum(axis=-1)
+        z = product(rows, self["lora_a"], self["lora_b"])
+        return z - product(rows, *self["_start"]) if "_start" in self else z
+
+    def back(self, y: mx.array, product: Product) -> mx.array:
+        """The same the other way, (..., O) to (..., I)."""
+        rows = y.astype(self["lora_b"].dtype)
+        z = product(rows, self["lora_b"].swapaxes(-1, -2), self["lora_a"].swapaxes(-1, -2))
+        if "_start" in self:
+            a, b = self["_start"]
+            z = z - product(rows, b.swapaxes(-1, -2), a.swapaxes(-1, -2))
+        return _repeated(z, self._group, -1)
 
     def merged(self, base: Stored) -> mx.array:
         """What the matrix (..., O, I) has become, in float32."""
-        changed = self._added(base, self.lora_a, self.lora_b)
+        whole = self.factors.whole()
+        changed = self._added(base, whole.a, whole.b)
         return changed if "m" not in self else (self.m / _nonzero(row_lengths(changed)))[..., None] * changed
 
     def stretch(self, base: Callable[[], Stored], only: int | None = None) -> mx.array:
@@ -162,10 +199,7 @@ class AdaptedLinear(_Adapted):
     def __call__(self, x: mx.array) -> mx.array:
         """(..., I) to (..., O)."""
         rows = self._input(x)
-        return self._changed(
-            self["base"](x),
-            lambda one: (rows.astype(one["lora_a"].dtype) @ one["lora_a"]) @ one["lora_b"],
-        )
+        return self._changed(self["base"](x), lambda one: one.change(rows, _product))
 
 
 class AdaptedStack(_Adapted):
@@ -177,21 +211,22 @@ class AdaptedStack(_Adapted):
         """As :meth:`macllm.nn.stack.Stack.gather`."""
         rows = self._input(x)
 
-        def change(one: Adapter) -> mx.array:
-            z = rows.astype(one["lora_a"].dtype)
-            for factor in (one["lora_a"], one["lora_b"]):
+        def product(z: mx.array, *factors: mx.array) -> mx.array:
+            for factor in factors:
                 z = mx.gather_mm(z, factor, rhs_indices=index, sorted_indices=ordered)
             return z
 
         y = self["base"].gather(x, index, ordered=ordered)
-        return self._changed(y, change, lambda by_matrix: by_matrix[index][..., None, :])
+        return self._changed(
+            y, lambda one: one.change(rows, product), lambda by_matrix: by_matrix[index][..., None, :]
+        )
 
     def alone(self, x: mx.array, index: int) -> mx.array:
         """As :meth:`macllm.nn.stack.Stack.alone`."""
         rows = self._input(x)
         return self._changed(
             self["base"].alone(x, index),
-            lambda one: (rows.astype(one["lora_a"].dtype) @ one["lora_a"][index]) @ one["lora_b"][index],
+            lambda one: one.change(rows, lambda z, a, b: _product(z, a[index], b[index])),
             lambda by_matrix: by_matrix[index],
             index,
         )
@@ -203,16 +238,13 @@ class AdaptedStack(_Adapted):
         if transposed:
             rows = self._input(x)
             return self._changed(
-                base.each(x),
-                lambda one: (rows.astype(one["lora_a"].dtype) @ one["lora_a"]) @ one["lora_b"],
-                lambda by_matrix: by_matrix[:, None],
+                base.each(x), lambda one: one.change(rows, _product), lambda by_matrix: by_matrix[:, None]
             )
         ((name, adapter),) = self.named_adapters()
         if "m" in adapter:
             stretch = adapter.stretch(lambda: dict(base.tensors())[f"{name}.weight"])
             x = x * stretch[:, None].astype(x.dtype)
-        rows = self._input(x).astype(adapter.lora_b.dtype)
-        z = (rows @ adapter.lora_b.swapaxes(-1, -2)) @ adapter.lora_a.swapaxes(-1, -2)
+        z = adapter.back(self._input(x), _product)
         y = base.each(x, transposed=False)
         return y + (adapter.scale * z).astype(y.dtype)
 
@@ -277,6 +309,14 @@ def plain(stored: Stored) -> mx.array:
 def row_lengths(matrix: mx.array) -> mx.array:
     """The length of each row (..., O) of (..., O, I)."""
     return mx.linalg.norm(matrix, axis=-1)
+
+
+def _product(rows: mx.array, a: mx.array, b: mx.array) -> mx.array:
+    return (rows @ a) @ b
+
+
+def _repeated(array: mx.array, count: int, axis: int) -> mx.array:
+    return mx.repeat(array, count, axis=axis) if count > 1 else array
 
 
 def _nonzero(lengths: mx.array) -> mx.array:

@@ -1,22 +1,21 @@
-"""How a model learns: low-rank adapters on some of its matrices (LoRA, rsLoRA, DoRA), or its own weights (full)."""
+"""How a model learns: low-rank adapters on some of its matrices, or its own weights (full)."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.adapters.method import Method
+from macllm.adapters.method import TWO_FACTORS, Method
 from macllm.adapters.targets import first_layer, fully_learned, select
 from macllm.errors import OptionError
-from macllm.nn.adapted import Factors, adapt, plain, restore, row_lengths
+from macllm.nn.adapted import adapt, restore
 from macllm.nn.decoder import Decoder
 from macllm.nn.linear import PackedLinear
 from macllm.nn.stack import Stack
 from macllm.nn.stored import Packed
 from macllm.quantization import Quantization
-from macllm.spec import ModelSpec, TensorSpec
+from macllm.spec import ModelSpec
+from macllm.tune.first_factors import first_factors
 from macllm.tune.forward import first_trainable
 from macllm.tune.trained import flat
 
@@ -37,8 +36,8 @@ class Attached:
 def attach(model: Decoder, spec: ModelSpec, method: Method, seed: int = 0) -> Attached:
     """Makes a model learn by a method, and nothing else in it; what it computes stays the same to the bit.
 
-    ``seed`` draws the adapters' first factors. Raises OptionError for targets that name nothing and, with ``full``,
-    for packed weights.
+    ``seed`` draws the adapters' first factors. Raises OptionError for targets that name nothing and for weights whose
+    storage the method does not learn on.
     """
     detach(model)
     if method.kind == "full":
@@ -61,22 +60,19 @@ def learning(model: Decoder) -> Attached:
     return Attached(tuple(found), sum(array.size for array in found.values()), first_trainable(model))
 
 
-def first_factors(
-    model: Decoder, chosen: Sequence[TensorSpec], method: Method, seed: int
-) -> dict[str, Factors]:
-    """Factors that change nothing: the first random as mlx-lm draws it, the second zero, in float32."""
-    stored = dict(model.tensors()) if method.kind == "dora" else {}
-    keys = mx.random.split(mx.random.key(seed), len(chosen))
-    factors = {}
-    for key, tensor in zip(keys, chosen, strict=True):
-        *count, outputs, inputs = tensor.shape
-        bound = 1 / math.sqrt(inputs)
-        a = mx.random.uniform(-bound, bound, (*count, inputs, method.rank), key=key)
-        b = mx.zeros((*count, method.rank, outputs))
-        lengths = row_lengths(plain(stored[tensor.name])) if stored else None
-        mx.eval([one for one in (a, b, lengths) if one is not None])  # one expanded matrix at a time
-        factors[tensor.name.removesuffix(".weight")] = Factors(a, b, method.factor, lengths)
-    return factors
+def rate_shares(names: Iterable[str], ratio: float) -> dict[str, float]:
+    """LoRA+ (arXiv 2402.12354): the second factor learns ``ratio`` times as fast as the first. Shares of the rate.
+
+    ``names`` as in :class:`Attached`; those of no second factor are left out. Raises OptionError where there is none.
+    """
+    if ratio == 1:
+        return {}
+    found = {name: ratio for name in names if name.endswith(".lora_b")}
+    if not found:
+        raise OptionError(
+            f"loraplus_ratio={ratio:g} is for methods with two factors ({', '.join(TWO_FACTORS)}); leave it at 1"
+        )
+    return found
 
 
 def _unfreeze(model: Decoder, spec: ModelSpec, num_layers: int) -> None:

@@ -129,6 +129,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("rank", 8, "width of the adapter; more learns more and takes more memory", 1, 1024, whole=True),
     Setting("scale", 20.0, "how strongly the adapter acts", above=True, form=False),
     Setting(
+        "loraplus_ratio",
+        1.0,
+        "how much faster an adapter's second factor learns than its first (LoRA+ suggests 16)",
+        above=True,
+        form=False,
+    ),
+    Setting(
         "dropout", 0.0, "share of the adapter's input left out at random while it learns", 0, 0.95, form=False
     ),
     Setting(
