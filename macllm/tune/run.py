@@ -14,7 +14,7 @@ from macllm.tune import state
 from macllm.tune.job import Job
 from macllm.tune.loop import Loop
 from macllm.tune.memory import estimate, read_base
-from macllm.tune.methods import attach
+from macllm.tune.methods import attach, rate_shares
 from macllm.tune.optimizers import Optimizer
 from macllm.tune.setup import Setup, set_up
 from macllm.tune.trained import flat
@@ -49,7 +49,8 @@ def run(
     if not isinstance(model, Decoder):
         raise MacllmError(f"{job.base}: only models of macllm's own families can be trained")
     attached = attach(model, setup.spec, setup.method, int(setup.settings["seed"]))
-    optimizer = Optimizer(setup.optimizer, flat(model))
+    shares = rate_shares(attached.names, float(setup.settings["loraplus_ratio"]))
+    optimizer = Optimizer(setup.optimizer, flat(model), shares)
     if setup.saved is not None:
         state.restore(setup.saved, model, optimizer)
     yield Planned(
