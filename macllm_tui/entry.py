@@ -15,9 +15,10 @@ def run(start: Start, *, record: Path | None = None) -> int:
     Raises InputError, before anything is opened, where that file is there or cannot be made; and at the end
     MacllmError where it could not be written to its end.
     """
-    recorder = Recorder(EngineClient(), record) if record is not None else None
+    engine = EngineClient(worker="macllm.tune.worker")
+    recorder = Recorder(engine, record) if record is not None else None
     loaded = settings.load()
-    app = MacllmApp(recorder or EngineClient(), loaded.settings, start, notices=loaded.problems)
+    app = MacllmApp(recorder or engine, loaded.settings, start, notices=loaded.problems)
     if recorder is not None:
         recorder.on_trouble = app.warn
     app.run()

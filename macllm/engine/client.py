@@ -29,13 +29,21 @@ _KEPT_LINES = 20  # of its stderr
 
 
 class EngineClient:
-    """The real engine: a child process that imports MLX. ``command`` starts another in its place, for tests."""
+    """The real engine: a child process that imports MLX.
+
+    ``worker`` is the module that it runs: one that fine-tunes too is ``macllm.tune.worker``. ``command`` starts
+    another program in its place, for tests.
+    """
 
     def __init__(
-        self, command: tuple[str, ...] | None = None, *, start_within_s: float = START_WITHIN_S
+        self,
+        command: tuple[str, ...] | None = None,
+        *,
+        worker: str = "macllm.engine.worker",
+        start_within_s: float = START_WITHIN_S,
     ) -> None:
         # -P: a file in the user's folder must not be taken for a module of the same name
-        self._command = command or (sys.executable, "-P", "-m", "macllm.engine.worker")
+        self._command = command or (sys.executable, "-P", "-m", worker)
         self._start_within_s = start_within_s
         self._process: asyncio.subprocess.Process | None = None
         self._channels: dict[int, Channel] = {}

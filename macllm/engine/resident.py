@@ -42,6 +42,9 @@ class Resident:
         self._key: tuple[str, str | None, int | None] | None = None
         self._ready: Ready | None = None
         self._counter: PromptCounter | None = None
+        self._set_aside: tuple[str, str | None, int | None] | None = (
+            None  # key of what is counted for, not held
+        )
         self._idle: OrderedDict[str, Session] = OrderedDict()  # least recently used first
         self._leased: set[str] = set()
 
@@ -68,11 +71,23 @@ class Resident:
         self._ready = ready(self._loaded)
         self._key = _key(model)
 
+    def set_aside(self) -> None:
+        """Frees the model, but goes on to count for it: its tokenizer is small."""
+        key = self._key
+        counter = self._counter_of_held() if key is not None and self.loaded.tokenizer is not None else None
+        self.free()
+        if counter is not None:
+            self._counter, self._set_aside = counter, key
+
     def free(self) -> None:
         """Lets go of the model, its sessions and the buffers behind them."""
-        self._loaded = self._key = self._ready = self._counter = None
+        self._loaded = self._key = self._ready = self._counter = self._set_aside = None
         self._idle.clear()
         self._leased.clear()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Gives back the buffers behind what nobody holds any more."""
         gc.collect()
         mx.synchronize()  # a step that nobody waits for any more may be under way
         mx.clear_cache()
@@ -97,9 +112,16 @@ class Resident:
             raise OptionError(f"{model.name}: no sampling setting {unknown!r} (there are {', '.join(known)})")
         return replace(self.loaded.sampling, **given)
 
-    @property
-    def counter(self) -> PromptCounter:
-        """Raises TokenizerError where the model came without one."""
+    def counter(self, model: ModelRef) -> PromptCounter | None:
+        """Counts for ``model`` where it is in memory, or set aside; else None.
+
+        Raises TokenizerError where it came without a tokenizer.
+        """
+        if self.holds(model):
+            return self._counter_of_held()
+        return self._counter if self._set_aside == _key(model) else None
+
+    def _counter_of_held(self) -> PromptCounter:
         if self._counter is None:
             self._counter = PromptCounter(self.loaded.require_tokenizer())
         return self._counter

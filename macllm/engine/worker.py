@@ -2,7 +2,8 @@
 
 In: ``{"id": n, "request": {...}}`` and ``{"cancel": n}``. Out: ``{"events": [[n, {...}], ...], "ended": [n, ...]}``;
 0 is the process itself, whose first word is Machine. It ends when its stdin does: it does not outlive the
-process that started it. ``macllm.engine.client`` is the other side.
+process that started it. ``macllm.engine.client`` is the other side. ``macllm.tune.worker`` is the same with what
+fine-tunes.
 """
 
 import os
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from macllm.engine.inbox import Inbox
+    from macllm.engine.training import Trainer
 
 
-def main() -> NoReturn:
-    """Serves until stdin ends."""
+def main(train: "Trainer | None" = None) -> NoReturn:
+    """Serves until stdin ends; ``train`` as :class:`macllm.engine.service.Service` takes it."""
     requests, answers = _private_pipes()
     # what they import may print
     from macllm.engine.facts import machine
@@ -26,7 +28,7 @@ def main() -> NoReturn:
     outbox = Outbox(lambda line: _write(answers, line))
     outbox.put(0, machine())
     inbox = Inbox(outbox)
-    service = Service(inbox, outbox)
+    service = Service(inbox, outbox, train)
     threading.Thread(target=_read, args=(inbox, requests), name="macllm-inbox", daemon=True).start()
     while True:
         service.turn()

@@ -9,64 +9,21 @@ from typing import Any
 import chatty
 import mlx.core as mx
 import pytest
+from service_bench import Bench, kinds
 
 from macllm.engine import resident as resident_module
 from macllm.engine import service as service_module
 from macllm.engine.counting import PromptCounter
-from macllm.engine.events import Counted, Event, Loading, Ready, Stats, Trimmed
-from macllm.engine.inbox import Inbox
+from macllm.engine.events import Counted, Event, Loading, Ready, Trimmed
 from macllm.engine.protocol import Count, Load, ModelRef, Request, Train
 from macllm.engine.request import Sampling
 from macllm.engine.resident import FULL_SHARE, IDLE_SHARE, MOST_SESSIONS, Resident
-from macllm.engine.service import Service
-from macllm.engine.wire import to_json
 from macllm.tokenizer.load import load_tokenizer
-
-
-class Bench:
-    """A service without its process: requests go in as lines, what comes out is kept by request."""
-
-    def __init__(self) -> None:
-        self.heard: dict[int, list[Event]] = {}
-        self.ended: list[int] = []
-        self.order: list[int] = []  # whose step it was
-        self.on_event: Callable[[int, Event], None] = lambda number, event: None
-        self.inbox = Inbox(self)  # type: ignore[arg-type]
-        self.service = Service(self.inbox, self)  # type: ignore[arg-type]
-
-    def put(self, number: int, event: Event) -> None:
-        self.heard.setdefault(number, []).append(event)
-        self.order.append(number)
-        self.on_event(number, event)
-
-    def end(self, number: int) -> None:
-        self.ended.append(number)
-
-    def send(self, number: int, request: Request) -> None:
-        self.inbox.read([json.dumps({"id": number, "request": to_json(request)}).encode()])
-
-    def cancel(self, number: int) -> None:
-        self.inbox.read([b'{"cancel": %d}' % number])
-
-    def run(self, *numbers: int) -> list[Event]:
-        """Works until these have ended; the events of the last."""
-        while not set(numbers) <= set(self.ended):
-            self.service.turn()
-        return self.heard[numbers[-1]]
-
-    def answer(self, number: int, request: Request) -> list[Event]:
-        self.send(number, request)
-        return self.run(number)
 
 
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-def kinds(events: list[Event]) -> list[str]:
-    names = [type(event).__name__ for event in events if not isinstance(event, Stats)]
-    return [name for index, name in enumerate(names) if index == 0 or names[index - 1] != name]
 
 
 def test_a_model_is_loaded_once_and_says_so(bench: Bench) -> None:
@@ -285,7 +242,7 @@ def test_a_count_is_answered_while_a_reply_is_written(bench: Bench) -> None:
 FAILURES: list[tuple[Callable[[Path], Request], str, int, str]] = [
     (lambda place: Load(ModelRef("none", str(place / "none"))), "SourceError", 2, "none"),
     (lambda place: Load(ModelRef("empty", str(place))), "ConfigError", 2, "config.json"),
-    (lambda place: Train(chatty.ref(), "data.jsonl", "mine"), "TrainingUnavailable", 1, "fine-tuning"),
+    (lambda place: Train(chatty.ref(), "data.jsonl", "mine"), "TrainingUnavailable", 1, "only chats"),
     (lambda place: chatty.ask("x" * 500, model="short"), "ContextError", 2, "140"),
     (lambda place: chatty.ask(messages=()), "TokenizerError", 2, "user message"),
     (lambda place: chatty.ask(sampling=None, settings={"top_k": -5}), "OptionError", 2, "top_k=-5"),
