@@ -14,17 +14,36 @@ def router_logits(model: Module) -> Iterator[list[mx.array]]:
     """The logits (B, L, E) of every router in a model, or in one of its layers, in the order in which they are asked.
 
     They are part of the pass: a function to be differentiated opens this inside itself, and one that is computed
-    anew in the backward pass gives them back beside its other results.
+    anew in the backward pass gives them back beside its other results, for :func:`hand_on`. Inside another one it
+    takes what that would have been given.
     """
     logits: list[mx.array] = []
-    blocks = [module for module in model.modules() if isinstance(module, MoEBlock)]
+    blocks = expert_blocks(model)
+    before = [block.watch for block in blocks]
     for block in blocks:
         block.watch = logits.append
     try:
         yield logits
     finally:
-        for block in blocks:
-            block.watch = None
+        for block, watch in zip(blocks, before, strict=True):
+            block.watch = watch
+
+
+def is_watched(model: Module) -> bool:
+    """Whether a :func:`router_logits` that is open now waits for logits of this model, or of this layer."""
+    return any(block.watch is not None for block in expert_blocks(model))
+
+
+def hand_on(model: Module, logits: Sequence[mx.array]) -> None:
+    """Gives logits of a model or layer that :func:`is_watched` to the one that waits for them."""
+    watch = next(block.watch for block in expert_blocks(model) if block.watch is not None)
+    for each in logits:
+        watch(each)
+
+
+def expert_blocks(model: Module) -> list[MoEBlock]:
+    """The mixtures of experts of a model, or of one of its layers, from the first to the last."""
+    return [module for module in model.modules() if isinstance(module, MoEBlock)]
 
 
 def balancing_loss(logits: Sequence[mx.array], top_k: int, valid: mx.array | None = None) -> mx.array:

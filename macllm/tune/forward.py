@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from macllm.errors import OptionError
+from macllm.nn.balancing import hand_on, is_watched, router_logits
 from macllm.nn.decoder import Decoder
 from macllm.nn.packed_step import PackedStep
 from macllm.nn.step import Step
@@ -63,22 +64,26 @@ def _checkpointed(layer: Any, x: mx.array, step: Step) -> mx.array:
     """``layer(x, step, ())`` whose inside is computed again in the backward pass.
 
     Gradients reach only what the function is given: so its parameters, and what layers leave each other by the step,
-    go in and come out beside the states.
+    go in and come out beside the states, and so do the logits of its routers where someone looks at them.
     """
 
-    def inside(parameters: Any, x: mx.array, beside: Mapping[str, Any]) -> tuple[mx.array, dict[str, Any]]:
+    def inside(
+        parameters: Any, x: mx.array, beside: Mapping[str, Any]
+    ) -> tuple[mx.array, Any, list[mx.array]]:
         own = copy(step)
         own.shared, own.sides = dict(beside["shared"]), list(beside["sides"])
         own.lent = {int(source): tuple(pair) for source, pair in beside["lent"].items()}
         own.layer = index
-        with replaced(layer, parameters):
+        with replaced(layer, parameters), router_logits(layer) as logits:
             y = layer(x, own, ())
-        return y, _beside(own)
+        return y, _beside(own), logits if watched else []
 
-    index = step.layer
-    y, left = mx.checkpoint(inside)(layer.trainable_parameters(), x, _beside(step))
+    index, watched = step.layer, is_watched(layer)
+    y, left, logits = mx.checkpoint(inside)(layer.trainable_parameters(), x, _beside(step))
     step.shared, step.sides = left["shared"], left["sides"]
     step.lent = {int(source): tuple(pair) for source, pair in left["lent"].items()}
+    if watched:
+        hand_on(layer, logits)
     return y
 
 

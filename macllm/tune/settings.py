@@ -125,6 +125,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("cpo_alpha", 1.0, "weight of cpo's loss of what is chosen", form=False),
     Setting("desirable_weight", 1.0, "weight of kto's wanted answers", above=True, form=False),
     Setting("undesirable_weight", 1.0, "weight of kto's unwanted answers", above=True, form=False),
+    Setting(
+        "balance",
+        0.0,
+        "weight of the loss that keeps a mixture's experts equally busy, beside any objective",
+        form=False,
+    ),
     Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS),
     Setting("rank", 8, "width of the adapter; more learns more and takes more memory", 1, 1024, whole=True),
     Setting("scale", 20.0, "how strongly the adapter acts", above=True, form=False),

@@ -44,6 +44,8 @@ class ExpertsBesideBlock(MoEBlock):
         """(B, L, D) to (B, L, D)."""
         rows = x.reshape(-1, x.shape[-1])  # (T, D)
         logits = self.router(self.router_norm(rows)).astype(mx.float32) * x.shape[-1] ** -0.5
+        if self.watch is not None:
+            self.watch(logits.reshape(*x.shape[:2], -1))
         index, weights = self.route(logits)  # (T, k) each
         weights = (weights * self.expert_scale[index])[..., None]
         y = self._experts(self.experts_norm(rows), index)  # (T, k, D)

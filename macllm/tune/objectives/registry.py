@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from macllm.errors import OptionError
 from macllm.spec import ModelSpec
 from macllm.tune.batches import Batching
 from macllm.tune.objective import Objective, SupervisedTokens
+from macllm.tune.objectives.balanced import Balanced
 from macllm.tune.objectives.kinds import KINDS, refuse_settings
 from macllm.tune.objectives.kto import KTO, Weights
 from macllm.tune.objectives.preference import CPO, DPO, IPO, ORPO, SimPO
@@ -16,8 +18,20 @@ from macllm.tune.settings import DEFAULTS, Value
 def objective_of(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> Objective:
     """What a run on the model at ``base``, of this spec, minimizes.
 
-    Raises OptionError for a setting that says nothing to the objective.
+    Raises OptionError for a setting that says nothing to the objective, or to the model.
     """
+    made = _by_name(settings, base)
+    weight = float(settings["balance"])
+    if not weight:
+        return made
+    if not any(tensor.kind == "router" for tensor in spec.tensors()):
+        raise OptionError(
+            f"balance={weight:g} is for mixtures of experts, and family {spec.family!r} has none here; leave it out"
+        )
+    return Balanced(made, weight)
+
+
+def _by_name(settings: Mapping[str, Value], base: Path) -> Objective:
     name = str(settings["objective"])
     refuse_settings(name, settings, DEFAULTS)
     if name == "sft":
