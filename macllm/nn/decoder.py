@@ -13,6 +13,7 @@ from macllm.nn.layers import frame_block, layer_block
 from macllm.nn.linear import Linear, PackedLinear
 from macllm.nn.norm import make_norm
 from macllm.nn.parameters import Parameters
+from macllm.nn.scalar_head import ScalarHead
 from macllm.nn.stack import Stack
 from macllm.nn.step import Step
 from macllm.nn.stored import Dense, Stored
@@ -133,10 +134,10 @@ class Decoder(Module):
     def tensors(self) -> Iterator[tuple[str, Stored]]:
         """Every tensor under its canonical name, stacked matrices taken apart; vectors as the model uses them.
 
-        Of an adapted model the base's alone.
+        Of an adapted model the base's alone, and no head that was put beside its own.
         """
         for path, module in self.named_modules():
-            if isinstance(module, Adapter):
+            if isinstance(module, Adapter | ScalarHead):
                 continue
             if isinstance(module, Linear | PackedLinear | Stack):
                 yield from module.tensors()

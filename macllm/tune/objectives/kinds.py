@@ -59,6 +59,11 @@ KINDS: Mapping[str, Kind] = {
             _PAIRS,
             ("beta", "cpo_alpha", "label_smoothing"),
         ),
+        Kind(
+            "reward",
+            "to say with one number how good an answer is: a reward model (arXiv 2009.01325)",
+            _PAIRS,
+        ),
     )
 }
 NAMES: tuple[str, ...] = tuple(KINDS)

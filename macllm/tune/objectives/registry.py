@@ -12,6 +12,7 @@ from macllm.tune.objectives.kinds import KINDS, refuse_settings
 from macllm.tune.objectives.kto import KTO, Weights
 from macllm.tune.objectives.preference import CPO, DPO, IPO, ORPO, SimPO
 from macllm.tune.objectives.reference import Reference
+from macllm.tune.objectives.reward import BradleyTerry
 from macllm.tune.settings import DEFAULTS, Value
 
 
@@ -36,6 +37,8 @@ def _by_name(settings: Mapping[str, Value], base: Path) -> Objective:
     refuse_settings(name, settings, DEFAULTS)
     if name == "sft":
         return SupervisedTokens()
+    if name == "reward":
+        return BradleyTerry(int(settings["seed"]))
     beta, smoothing = float(settings.get("beta", KINDS[name].beta)), float(settings["label_smoothing"])
     longest = int(settings["max_seq_length"])
     reference = Reference(base, Batching(int(settings["batch_size"]), longest))
