@@ -5,8 +5,8 @@ none). In NumPy; the training step makes arrays of its backend of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,22 @@ class Batch:
     def supervised(self) -> int:
         """Tokens that count in the loss."""
         return int(np.count_nonzero(self.learned))
+
+    def rows(self, which: NDArray[np.intp]) -> Self:
+        """The batch of these rows alone, in its width; what else it holds of each row goes with it."""
+        owner = np.repeat(np.arange(len(self.ids)), self.segments.max(axis=1, initial=0))  # of each example
+        inside = [index for row in which for index in np.flatnonzero(owner == row)]
+        own = {
+            field.name: getattr(self, field.name)[which]
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray)
+        }
+        return replace(
+            self,
+            **own,
+            examples=tuple(self.examples[index] for index in inside),
+            labels=tuple(self.labels[index] for index in inside) if self.labels else (),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ the step: so a run that goes on is the run that was not stopped, bit for bit.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -31,6 +31,7 @@ from macllm.tune import learned, state
 from macllm.tune.batches import Batch, Batches, Position
 from macllm.tune.metrics_file import MetricsFile, Row
 from macllm.tune.optimizers import Optimizer
+from macllm.tune.parallel import ALONE, World
 from macllm.tune.samples import sampled
 from macllm.tune.schedules import learning_rate
 from macllm.tune.setup import Setup
@@ -60,11 +61,14 @@ class _Taken:
 class Loop:
     """A run over a loaded model whose method is attached."""
 
-    def __init__(self, setup: Setup, loaded: Loaded, model: Decoder, optimizer: Optimizer) -> None:
+    def __init__(
+        self, setup: Setup, loaded: Loaded, model: Decoder, optimizer: Optimizer, world: World = ALONE
+    ) -> None:
         self._setup = setup
         self._loaded = loaded
         self._model = model
         self._optimizer = optimizer
+        self._world = world
         seed = int(setup.settings["seed"])
         self.progress = setup.saved.progress if setup.saved is not None else Progress(Position(seed))
         self._metrics = MetricsFile(setup.job.folder)
@@ -77,7 +81,8 @@ class Loop:
 
         Raises Diverged, MemoryLimitError, or MacllmError where something cannot be written.
         """
-        self._metrics.begin(self.progress.step)
+        if self._world.first:
+            self._metrics.begin(self.progress.step)
         mx.reset_peak_memory()
         if self.progress.step == 0:
             yield from self._first_look()
@@ -101,7 +106,7 @@ class Loop:
             if found is not None and self._waited_enough():
                 reason = "early_stop"
                 break
-            if cancelled() and self.progress.step < self._setup.steps:
+            if self._world.any(cancelled()) and self.progress.step < self._setup.steps:
                 reason = "stopped"
                 if self._saved_step != self.progress.step:
                     yield self._save()
@@ -124,7 +129,12 @@ class Loop:
         start = time.perf_counter()
         try:
             outcome = optimizer_step(
-                self._model, self._optimizer, self._ready(islice(batches, count), taken), self._loss, rate
+                self._model,
+                self._optimizer,
+                self._ready(list(islice(batches, count)), taken),
+                self._loss,
+                rate,
+                self._world,
             )
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
@@ -156,20 +166,21 @@ class Loop:
             raise Diverged(self._diverged(f"step {self.progress.step}: {told}"))
         return self._event(outcome, rate, taken.tokens / seconds)
 
-    def _ready(self, batches: Iterator[Batch], taken: _Taken) -> Iterator[Batch]:
-        """Each batch of a step when its turn has come, and what it held."""
-        step = self.progress.step
-        for index, batch in enumerate(batches):
-            self._model.eval()
-            made = self._setup.objective.ready(self._model, batch, step)
-            self._model.train()
+    def _ready(self, batches: Sequence[Batch], taken: _Taken) -> Iterator[Batch]:
+        """This process's share of each batch of a step when its turn has come, and what all of them held."""
+        objective, step = self._setup.objective, self.progress.step
+        made = objective.ready_step(self._model, batches, step)
+        taken.tokens = sum(batch.tokens for batch in made)
+        taken.supervised = sum(batch.supervised for batch in made)
+        taken.after, taken.batches = batches[-1].after, len(batches)
+        self._model.train()
+        for index, batch in enumerate(made):
+            share = self._world.share(batch, objective.together)
+            if share is None:
+                continue
             chance = np.random.PCG64([int(self._setup.settings["seed"]), _DROPOUT, step, index]).random_raw()
             seed_dropout(self._model, mx.random.key(int(chance)))
-            taken.tokens += made.tokens
-            taken.supervised += made.supervised
-            taken.after = batch.after
-            taken.batches += 1
-            yield made
+            yield share
 
     def _loss(self, batch: Batch) -> tuple[mx.array, int]:
         checkpoint = bool(self._setup.settings["grad_checkpoint"])
@@ -202,9 +213,9 @@ class Loop:
     def _first_look(self) -> Iterator[TrainingEvent]:
         """What the base comes to, before anything is learned."""
         found = self._validation_loss()
-        self._metrics.add(
-            Row(0, 0.0, None, found[0], None, None, 0, 0, None, mx.get_peak_memory(), 0.0), **found[1]
-        )
+        row = Row(0, 0.0, None, found[0], None, None, 0, 0, None, mx.get_peak_memory(), 0.0)
+        if self._world.first:
+            self._metrics.add(row, **found[1])
         yield Validation(0, found[0], best=False)
         yield from self._samples()
 
@@ -220,20 +231,26 @@ class Loop:
 
     def _validation_loss(self) -> tuple[float, dict[str, float]]:
         """The mean loss over the validation rows, and the means of the objective's own figures."""
-        objective, total, count = self._setup.objective, 0.0, 0
+        objective = self._setup.objective
+        total = count = 0.0
         sums: dict[str, tuple[float, int]] = {}
         for batch in Batches(self._setup.data.valid, self._setup.batching, Position(0)).once():
-            made = objective.ready(self._model, batch, 0)
+            made = self._world.share(objective.ready(self._model, batch, 0), objective.together)
+            if made is None:
+                continue
             loss, tokens = objective.loss(self._model, made, learns=False)
             total, count = total + number(loss), count + tokens
             for name, (value, many) in objective.figures(self._model, made).items():
                 before = sums.get(name, (0.0, 0))
                 sums[name] = (before[0] + value, before[1] + many)
+        total, count = self._world.numbers(total, count)
         means = {name: value / many for name, (value, many) in sums.items() if many}
         return (total / count if count else math.nan), means
 
     def _samples(self) -> Iterator[Sample]:
         wanted = int(self._setup.settings["samples"])
+        if not self._world.first:
+            return iter(())
         return sampled(self._loaded, self._setup.data.valid[:wanted], self.progress.step)
 
     def _waited_enough(self) -> bool:
@@ -256,20 +273,23 @@ class Loop:
             peak_memory_bytes=event.peak_memory_bytes,
             wall_s=event.elapsed_s,
         )
-        self._metrics.add(row, **(self._figures if found is not None else {}))
+        if self._world.first:
+            self._metrics.add(row, **(self._figures if found is not None else {}))
 
     def _save(self) -> Saved:
         """The state; and what is learned, where no look at the validation rows has found a best yet."""
         if self.progress.best is None:
             self._write_learned()
-        place = state.save(
-            self._setup.job.folder, self._model, self._optimizer, self.progress, self._setup.identity()
-        )
+        setup = self._setup
+        if self._world.first:
+            state.save(setup.job.folder, self._model, self._optimizer, self.progress, setup.identity())
         self._saved_step = self.progress.step
-        return Saved(self.progress.step, str(place))
+        return Saved(self.progress.step, str(setup.job.folder))
 
     def _write_learned(self) -> None:
         setup = self._setup
+        if not self._world.first:
+            return
         extra = {
             **setup.settings,
             "model": str(setup.job.base),
@@ -279,6 +299,7 @@ class Loop:
             "val_loss": self.progress.best,
         }
         learned.write(setup.job.folder, self._model, setup.method, extra)
+        setup.objective.save(self._model, setup.job.folder)
 
     # -- sentences ---------------------------------------------------------------------------------------
 

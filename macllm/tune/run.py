@@ -16,6 +16,7 @@ from macllm.tune.loop import Loop
 from macllm.tune.memory import estimate, read_base
 from macllm.tune.methods import attach, rate_shares
 from macllm.tune.optimizers import Optimizer
+from macllm.tune.parallel import World
 from macllm.tune.setup import Setup, set_up
 from macllm.tune.trained import flat
 
@@ -48,7 +49,9 @@ def run(
     model = loaded.model
     if not isinstance(model, Decoder):
         raise MacllmError(f"{job.base}: only models of macllm's own families can be trained")
+    setup.objective.begin(model, [*setup.data.train, *setup.data.valid], cancelled=cancelled)
     attached = attach(model, setup.spec, setup.method, int(setup.settings["seed"]))
+    setup.objective.equip(model)
     shares = rate_shares(attached.names, float(setup.settings["loraplus_ratio"]))
     optimizer = Optimizer(setup.optimizer, flat(model), shares)
     if setup.saved is not None:
@@ -59,13 +62,13 @@ def run(
         train_rows=len(setup.data.train) // setup.objective.together,
         valid_rows=len(setup.data.valid) // setup.objective.together,
         steps=setup.steps,
-        trainable_parameters=attached.parameters,
+        trainable_parameters=sum(array.size for array in flat(model).values()),
         estimated_bytes=expected.needed_bytes,
         memory_limit_bytes=limit,
         resumed_step=setup.saved.progress.step if setup.saved is not None else 0,
         notes=setup.notes,
     )
-    yield from Loop(setup, loaded, model, optimizer).run(cancelled)
+    yield from Loop(setup, loaded, model, optimizer, World.here()).run(cancelled)
 
 
 def _refuse_existing(folder: Path) -> None:

@@ -21,7 +21,9 @@ from macllm.tune.job import (
     optimizer_of,
     schedule_of,
 )
-from macllm.tune.objective import Objective, SupervisedTokens
+from macllm.tune.objective import Objective
+from macllm.tune.objectives.kinds import refuse_rows
+from macllm.tune.objectives.registry import objective_of
 from macllm.tune.optimizers import OptimizerSpec
 from macllm.tune.rows import Problem, Progress
 from macllm.tune.schedules import Schedule
@@ -99,7 +101,7 @@ def set_up(
     files = open_model(job.base)
     spec = _spec(files)
     date = saved.date if saved is not None else datetime.now().replace(microsecond=0).isoformat()
-    objective = SupervisedTokens()
+    objective = objective_of(settings, spec, job.base)
     method, optimizer = method_of(settings), optimizer_of(settings)
     batching = batching_of(settings, spec, together=objective.together, packs=objective.packs)
     tokenizer = files.tokenizer()
@@ -113,6 +115,8 @@ def set_up(
     )
     if not data.good:
         raise DataError(data.problems, str(job.data))
+    if data.schema is not None:
+        refuse_rows(str(settings["objective"]), data.schema)
     if saved is not None and saved.data != data.key:
         raise InputError(
             f"{job.data}: the rows are others than those that {saved.folder} was saved with; bring the old ones back, "

@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm.tune.optimizers import Optimizer
+from macllm.tune.parallel import ALONE, World
 from macllm.tune.trained import flat, leaves, number, put, replaced
 
 T = TypeVar("T")
@@ -40,12 +41,15 @@ def optimizer_step(
     micro_batches: Iterable[T],
     loss: Callable[[T], tuple[mx.array, int]],
     rate: float,
+    world: World = ALONE,
 ) -> Outcome:
     """Moves the model's trainable parameters once, at learning rate ``rate``.
 
-    ``loss`` gives the sum over a micro-batch's supervised tokens and their count, by the model as it stands.
+    ``loss`` gives the sum over a micro-batch's supervised tokens and their count, by the model as it stands. In a
+    ``world`` of several processes the micro-batches are this one's share, and all make the step of all shares.
     """
-    return apply(model, optimizer, *summed_gradients(model, micro_batches, loss), rate)
+    total, count, gradients = summed_gradients(model, micro_batches, loss)
+    return apply(model, optimizer, *world.summed(total, count, gradients, flat(model)), rate)
 
 
 def apply(

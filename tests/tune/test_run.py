@@ -181,6 +181,29 @@ def test_a_disk_that_is_full_leaves_the_save_before(tmp_path: Path) -> None:
     assert isinstance(resumed[-1], Trained) and resumed[-1].step == 8
 
 
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    settings = {"batch_size": 3, "grad_accumulation_steps": 2, "optimizer": "sgd", "iters": 4}
+    script = tmp_path / "one.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = {_paths()}\n"
+        "from pathlib import Path\n"
+        "from running import job, ran\n"
+        "for pack in ('no', 'yes'):\n"
+        f"    ran(job(Path(sys.argv[1]) / pack, pack=pack, **{settings}))\n"
+    )
+    for pack in ("no", "yes"):
+        data(tmp_path / "together" / pack)
+        ran(job(tmp_path / "alone" / pack, pack=pack, **settings))
+    launch = [str(Path(sys.executable).parent / "mlx.launch"), "-n", "2", sys.executable, str(script)]
+    done = subprocess.run([*launch, str(tmp_path / "together")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for pack in ("no", "yes"):
+        one, two = (left(tmp_path / how / pack / "out") for how in ("alone", "together"))
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            assert two[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+
+
 def _paths() -> list[str]:
     tests = Path(__file__).parent.parent
     return [str(tests.parent), str(tests), str(tests / "tune")]
