@@ -8,6 +8,7 @@ from macllm.errors import Cancelled
 from macllm.tokenizer import Tokenizer
 from macllm.tune import example_cache
 from macllm.tune.examples import Example, ExampleSettings, examples_of
+from macllm.tune.keys import parse
 from macllm.tune.rows import NO_ROW, SPLITS, Problem, Progress, data_files, other_schema, read_rows
 from macllm.tune.schema import Row, RowError, Schema
 from macllm.tune.split import validation_rows
@@ -134,8 +135,8 @@ class _Reading:
 
     def _file(self, file: Path, step: Callable[[int], None]) -> tuple[Example, ...]:
         examples: list[Example] = []
-        rows = 0
-        for line, row in read_rows(file, step):
+        rows, keys = 0, parse(self._settings.keys)
+        for line, row in read_rows(file, step, keys):
             if row is None:
                 continue
             rows += 1

@@ -14,6 +14,7 @@ import numpy as np
 from macllm.errors import OptionError
 from macllm.tokenizer import Message, Tokenizer
 from macllm.tune.align import Ids, Mask, encode_spans
+from macllm.tune.keys import parse
 from macllm.tune.masks import Span, Talk
 from macllm.tune.schema import Row, RowError, teaches
 from macllm.tune.settings import LEARN, Learn
@@ -27,12 +28,14 @@ class ExampleSettings:
     """How rows become examples.
 
     ``learn`` the assistant's turns, the last of them, or all tokens. A text is learned whole, an answer that is
-    preferred, rejected or labelled always alone. ``date`` (ISO) is what templates may write for today's.
+    preferred, rejected or labelled always alone. ``date`` (ISO) is what templates may write for today's. ``keys`` as
+    :func:`macllm.tune.keys.parse` reads them.
     """
 
     max_seq_length: int
     learn: Learn
     date: str
+    keys: str = ""
 
     def __post_init__(self) -> None:
         if self.max_seq_length < SHORTEST:
@@ -41,6 +44,7 @@ class ExampleSettings:
             )
         if self.learn not in LEARN:
             raise OptionError(f"learn={self.learn!r} is not possible (expected {', '.join(LEARN)})")
+        parse(self.keys)
 
     @property
     def now(self) -> datetime:

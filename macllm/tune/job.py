@@ -58,7 +58,7 @@ def schedule_of(settings: Mapping[str, Value], steps: int) -> Schedule:
 
 def example_settings_of(settings: Mapping[str, Value], date: str) -> ExampleSettings:
     learn = next(learn for learn in LEARN if learn == settings["learn"])
-    return ExampleSettings(int(settings["max_seq_length"]), learn, date)
+    return ExampleSettings(int(settings["max_seq_length"]), learn, date, str(settings.get("keys", "")))
 
 
 def batching_of(

@@ -6,12 +6,13 @@ A row is a JSON object on a line of its own, in one of five schemas (as mlx-lm, 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from macllm.errors import Cancelled, InputError
+from macllm.tune.keys import Renamed, parse
 from macllm.tune.schema import Row, RowError, Schema, read_row
 
 SPLITS = ("train.jsonl", "valid.jsonl", "test.jsonl")
@@ -140,16 +141,19 @@ class _Tally:
 def check(
     path: Path,
     *,
+    keys: str = "",
     keep: int = KEPT_PROBLEMS,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> DataReport:
     """Reads all rows of ``path``, a .jsonl file or a folder with train.jsonl and perhaps valid and test.
 
-    ``progress`` and ``cancelled`` are called about once a megabyte. Raises InputError where there is nothing to
-    read, Cancelled where ``cancelled`` said so; what is wrong inside a file is in the report.
+    ``keys`` as :func:`macllm.tune.keys.parse` reads them. ``progress`` and ``cancelled`` are called about once
+    a megabyte. Raises InputError where there is nothing to read, Cancelled where ``cancelled`` said so; what is wrong
+    inside a file is in the report.
     """
     files, notes = data_files(path)
+    renamed = parse(keys)
     total = sum(file.stat().st_size for file in files)
     tally, reports, before = _Tally(keep), [], 0
 
@@ -160,7 +164,7 @@ def check(
             progress(before + done, total)
 
     for file in files:
-        report = _check_file(file, tally, step)
+        report = _check_file(file, renamed, tally, step)
         if not report.rows:
             tally.refuse(Problem(report.name, 1, NO_ROW))
         reports.append(report)
@@ -227,9 +231,11 @@ def _split_files(folder: Path) -> tuple[list[Path], list[str]]:
     return [folder / name for name in SPLITS if name in names], notes
 
 
-def _check_file(file: Path, tally: _Tally, step: Callable[[int], None]) -> FileReport:
+def _check_file(
+    file: Path, keys: Sequence[Renamed], tally: _Tally, step: Callable[[int], None]
+) -> FileReport:
     rows = usable = blank = first_blank = 0
-    for number, row in read_rows(file, step):
+    for number, row in read_rows(file, step, keys):
         if row is None:
             blank += 1
             first_blank = first_blank or number
@@ -244,10 +250,12 @@ def _check_file(file: Path, tally: _Tally, step: Callable[[int], None]) -> FileR
     return FileReport(file.name, str(file), rows, usable, blank, first_blank)
 
 
-def read_rows(file: Path, step: Callable[[int], None]) -> Iterator[tuple[int, Row | RowError | None]]:
+def read_rows(
+    file: Path, step: Callable[[int], None], keys: Sequence[Renamed] = ()
+) -> Iterator[tuple[int, Row | RowError | None]]:
     """Line numbers from 1, each with its row, with the reason why it is none, or None where it is blank.
 
-    ``step`` is called with the bytes read, about once a megabyte.
+    Rows are read under other ``keys``. ``step`` is called with the bytes read, about once a megabyte.
     """
     for number, line in _lines(file, step):
         found: Row | RowError | None
@@ -257,7 +265,7 @@ def read_rows(file: Path, step: Callable[[int], None]) -> Iterator[tuple[int, Ro
             found = None
         else:
             try:
-                found = read_row(line)
+                found = read_row(line, keys)
             except RowError as error:
                 found = error
         yield number, found

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from macllm.errors import InputError
 from macllm.tokenizer.messages import Message, to_messages
+from macllm.tune.keys import Renamed, rename
 
 Schema: TypeAlias = Literal["messages", "completion", "text", "preference", "labelled"]
 
@@ -18,16 +19,24 @@ _EXPECTED = "'messages', 'prompt' with 'completion' (and 'label'), 'text', or 'c
 _LONGEST_REASON = 300  # characters; a reason may quote what was found
 _IMAGE_KEYS = ("image", "images", "image_url", "pixel_values")
 _IMAGE_PARTS = ("image", "image_url", "input_image")
-_FOREIGN_KEYS = {  # keys of other tools' formats, and what they are here
-    "conversations": "rename 'conversations' to 'messages', 'from' to 'role' and 'value' to 'content'",
-    "instruction": "rename 'instruction' to 'prompt' and 'output' to 'completion'",
-    "question": "rename 'question' to 'prompt' and 'answer' to 'completion'",
-    "input": "rename 'input' to 'prompt' and 'output' to 'completion'",
-    "content": "rename 'content' to 'text'",
+_FOREIGN_KEYS = {  # keys of other tools' formats, and what to do with them
+    "conversations": "name it with keys=conversations=messages",
+    "conversation": "name it with keys=conversation=messages",
+    "instruction": "name them with keys=instruction=prompt,output=completion (instruction+input=prompt joins two)",
+    "question": "name them with keys=question=prompt,answer=completion",
+    "input": "name them with keys=input=prompt,output=completion",
+    "content": "name it with keys=content=text",
     "completion": "add its 'prompt'",
     "prompt": "add its 'completion', or 'chosen' and 'rejected'",
     "chosen": "add what was 'rejected'",
     "rejected": "add what was 'chosen'",
+}
+_SHAREGPT = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
 }
 
 
@@ -76,9 +85,14 @@ class Row:
         return "\n".join(parts)
 
 
-def read_row(line: str) -> Row:
-    """The row that a line of JSONL holds. Raises RowError with one sentence."""
-    raw = _object(line)
+def read_row(line: str, keys: Sequence[Renamed] = ()) -> Row:
+    """The row that a line of JSONL holds, under other ``keys``. Raises RowError with one sentence."""
+    try:
+        raw = rename(_object(line), keys)
+    except RowError:
+        raise
+    except InputError as error:
+        raise RowError(str(error)) from None
     found = next((key for key in _IMAGE_KEYS if raw.get(key)), None)
     if found is not None:
         raise RowError(f"'{found}' holds images, which cannot be taught yet; leave out rows with images")
@@ -217,6 +231,7 @@ def _messages(value: Any, key: str) -> tuple[Message, ...]:
         raise RowError(f"'{key}' is an empty list; there is nothing to learn from it")
     for index, item in enumerate(value):
         _refuse_images(item, f"{key}[{index}]")
+    value = [_from_sharegpt(item, f"{key}[{index}]") for index, item in enumerate(value)]
     try:
         messages = to_messages(value)
     except InputError as error:
@@ -227,6 +242,25 @@ def _messages(value: Any, key: str) -> tuple[Message, ...]:
                 f"{key}[{index}]: role {message.role!r} is not known (expected {', '.join(ROLES)})"
             )
     return messages
+
+
+def _from_sharegpt(item: Any, place: str) -> Any:
+    """The message that a ShareGPT one is, where it says no more than who says what; others as they are."""
+    if not isinstance(item, Mapping) or "from" not in item or "role" in item:
+        return item
+    more = next((key for key in item if key not in ("from", "value")), None)
+    if more is not None:
+        raise RowError(
+            f"{place}: {more!r} beside 'from' and 'value' says something that is not read; leave it out"
+        )
+    if not isinstance(item["from"], str) or item["from"] not in _SHAREGPT:
+        raise RowError(
+            f"{place}: from={item['from']!r} is none of {', '.join(_SHAREGPT)}; write the message with 'role' and"
+            " 'content'"
+        )
+    if not isinstance(item.get("value"), str):
+        raise RowError(f"{place}: 'value' is {_kind(item.get('value'))}, not a string")
+    return {"role": _SHAREGPT[item["from"]], "content": item["value"]}
 
 
 def _refuse_images(item: Any, place: str) -> None:

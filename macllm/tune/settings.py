@@ -194,6 +194,13 @@ SETTINGS: tuple[Setting, ...] = (
         choices=LEARN,
     ),
     Setting(
+        "keys",
+        None,
+        "other names of a row's keys, such as question=prompt,answer=completion",
+        text=True,
+        form=False,
+    ),
+    Setting(
         "grad_checkpoint", False, "compute activations twice instead of keeping them: slower, far less memory"
     ),
     Setting(
