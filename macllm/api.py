@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from macllm.adapters.kept import find as find_adapter
 from macllm.engine.events import Done, Event, Token, TopLogprob
 from macllm.engine.generate import Cancel, Options, generate
 from macllm.engine.loading import Loaded, Progress, load_model
@@ -62,6 +63,19 @@ class LLM:
     def sampling(self) -> Sampling:
         """The model's own sampling settings, used where a call gives none."""
         return self.loaded.sampling
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter that the model answers with."""
+        return self.loaded.adapter
+
+    def use_adapter(self, name_or_path: str | Path | None) -> None:
+        """Has the model answer with another adapter, or alone, without a reload; its chats go on with it.
+
+        A name under which one is kept, or a folder: macllm's or mlx-lm's, PEFT's, or the weights of full fine-tuning.
+        Raises a ``MacllmError`` and changes nothing where there is none, or it belongs to another base.
+        """
+        self.loaded.use_adapter(find_adapter(str(name_or_path)) if name_or_path is not None else None)
 
     def stream(
         self,
@@ -192,18 +206,22 @@ def load(
     *,
     dtype: str | None = None,
     kv_bits: int | None = None,
+    adapter: str | Path | None = None,
     download: Report = ignore,
     progress: Progress | None = None,
 ) -> LLM:
     """Loads a model: an installed name, a catalogue name or a repository (fetched when missing), or a path.
 
     ``dtype`` (``float32``, ``float16``, ``bfloat16``) overrides the type to compute in. ``kv_bits`` (8, 4)
-    packs keys and values in the caches, where a layer's may be. ``download`` takes the
-    events of a download, ``progress`` the bytes read of all weights. Raises a ``MacllmError`` whose message
-    says what is wrong and what to do.
+    packs keys and values in the caches, where a layer's may be. ``adapter`` is what it answers with, as
+    :meth:`LLM.use_adapter` takes it. ``download`` takes the events of a download, ``progress`` the bytes
+    read of all weights. Raises a ``MacllmError`` whose message says what is wrong and what to do.
     """
+    learned = find_adapter(str(adapter)) if adapter is not None else None
     found = pull.find(str(name_or_path), download)
-    loaded = load_model(found.path, name=found.name, dtype=dtype, kv_bits=kv_bits, progress=progress)
+    loaded = load_model(
+        found.path, name=found.name, dtype=dtype, kv_bits=kv_bits, adapter=learned, progress=progress
+    )
     given: dict[str, Any] = catalogue.sampling_of(found.source)  # by its authors; a GGUF does not carry it
     if given:
         loaded = replace(loaded, sampling=replace(loaded.sampling, **given))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Place: TypeAlias = Literal["chat", "prompt", "message"]
+NO_ADAPTER = "none"  # in place of an adapter's name
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("palette", "ctrl+p", "palette", "all commands by name", slash="/palette", footer=True),
     Action(
         "model", "ctrl+l", "model", "choose, download or delete a model", slash="/model [NAME]", footer=True
+    ),
+    Action(
+        "adapter",
+        "",
+        "adapter",
+        f"answer with an adapter; {NO_ADAPTER} goes without",
+        slash="/adapter [NAME]",
     ),
     Action(
         "sampler",

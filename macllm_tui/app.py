@@ -23,7 +23,7 @@ from macllm.engine.protocol import Load, ModelRef
 from macllm.engine.request import Sampling
 from macllm.engine.stream import Engine, Stream
 from macllm.errors import ContextError, MacllmError
-from macllm_tui.actions import BY_ID
+from macllm_tui.actions import BY_ID, NO_ADAPTER
 from macllm_tui.bindings import called, keymap
 from macllm_tui.conversation import Conversation
 from macllm_tui.home import Home, UserHome
@@ -53,6 +53,7 @@ class Start:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
     kv_bits: int | None = None
+    adapter: str | None = None  # the folder of one; of the first model alone
     theme: str | None = None  # for this time
 
 
@@ -193,9 +194,14 @@ class MacllmApp(App[None], inherit_bindings=False):
             self.begun.set()
             ref = await self.ask(WelcomeScreen(self.engine, self.downloads))
         if ref is not None:
-            await self.use_model(ref)
-        names = await asyncio.to_thread(self.home.names)
-        self.chat_screen.prompt.offers = {**self.chat_screen.prompt.offers, "model": names, "explain": names}
+            await self.use_model(replace(ref, adapter=self._start.adapter or ref.adapter))
+        names, adapters = await asyncio.to_thread(lambda: (self.home.names(), self.home.adapters()))
+        self.chat_screen.prompt.offers = {
+            **self.chat_screen.prompt.offers,
+            "model": names,
+            "explain": names,
+            "adapter": (*adapters, NO_ADAPTER),
+        }
 
     # -- models ------------------------------------------------------------------------------------------
 
@@ -235,11 +241,23 @@ class MacllmApp(App[None], inherit_bindings=False):
         await asyncio.to_thread(self.home.used, ref.name)
         await self.load(ref)
 
-    async def load(self, ref: ModelRef) -> None:
-        """Has the engine load it instead of what is being loaded, while the figures show how far it is."""
+    async def use_adapter(self, folder: str | None) -> None:
+        """Has the model answer with the adapter in this folder, or alone. Where it cannot, all stays as it was."""
+        before = self.conversation.require_model()
+        self.conversation.model = ref = replace(before, adapter=folder)
+        if not await self.load(ref) and self.conversation.model is ref:
+            self.conversation.model = before
+        self.chat_screen.refresh_header()
+
+    async def load(self, ref: ModelRef) -> bool:
+        """Has the engine load it instead of what is being loaded, while the figures show how far it is.
+
+        Whether it came to be ready.
+        """
         if self.loading is not None:
             self.loading.cancel()
         self.loading = stream = self.engine.submit(Load(ref))
+        ready = False
         try:
             async for batch in stream:
                 for event in batch:
@@ -247,10 +265,12 @@ class MacllmApp(App[None], inherit_bindings=False):
                     if isinstance(event, Failed):
                         self._failed(event)
                     elif isinstance(event, Ready):
+                        ready = True
                         self.chat_screen.count_soon()
         finally:
             if self.loading is stream:
                 self.loading = None
+        return ready
 
     async def use_model_of(self, conversation: Conversation) -> None:
         """A stored chat goes on with its own model, where that is still here. It is loaded when something is said."""

@@ -18,6 +18,12 @@ class Home(Protocol):
     def names(self) -> tuple[str, ...]:
         """The models that can be named."""
 
+    def adapter(self, name: str) -> str:
+        """The folder of the adapter of this name, or at this path. Raises InputError."""
+
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters that can be named."""
+
     def used(self, name: str) -> None:
         """Remembers that the model was used now."""
 
@@ -50,6 +56,16 @@ class UserHome:
 
         return tuple(model.name for model in store.installed() if not model.missing)
 
+    def adapter(self, name: str) -> str:
+        from macllm.adapters.kept import find
+
+        return str(find(name))
+
+    def adapters(self) -> tuple[str, ...]:
+        from macllm.adapters.kept import kept
+
+        return tuple(kept())
+
     def used(self, name: str) -> None:
         from macllm.hub import store
 
@@ -73,6 +89,12 @@ class RecordedHome:
 
     def names(self) -> tuple[str, ...]:
         return (self._model.name,) if self._model is not None else ()
+
+    def adapter(self, name: str) -> str:
+        return name
+
+    def adapters(self) -> tuple[str, ...]:
+        return ()
 
     def used(self, name: str) -> None:
         return

@@ -7,9 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 
+from macllm.adapters.kept import CONFIG
 from macllm.errors import CheckpointError, ConfigError, MacllmError
 
-CONFIG = "adapter_config.json"
+__all__ = ["CONFIG", "read_config", "read_tensors", "save"]
 
 
 def save(

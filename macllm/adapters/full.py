@@ -42,23 +42,38 @@ def apply_full(model: Decoder, folder: Path) -> None:
 
     Raises ConfigError and CheckpointError: one sentence with the tensor and its shapes where they are of another.
     """
+    put_full(model, read_full(folder, model.spec), folder / WEIGHTS)
+
+
+def read_full(folder: Path, spec: ModelSpec) -> dict[str, mx.array]:
+    """The weights of a folder by canonical name, for a model of this spec.
+
+    Raises ConfigError and CheckpointError: one sentence with the tensor and its shapes where they are of another.
+    """
     config = read_config(folder)
     kind = config.get("fine_tune_type")
     if kind != "full":
         raise ConfigError(f"{folder / CONFIG}: fine_tune_type={kind!r} is an adapter (expected 'full')")
     file = folder / WEIGHTS
     tensors = read_tensors(file)
-    naming = hugging_face(model.spec, "mlx", tensors)
-    _check(file, model.spec, naming, tensors)
+    naming = hugging_face(spec, "mlx", tensors)
+    _check(file, spec, naming, tensors)
     reader = Reader(naming, str(file), lambda name: Dense(tensors[name]))
-    given = {
+    return {
         tensor.name: _array(reader.read(tensor.name))
         for relation in naming.relations()
         if relation.stored and all(name in tensors for name in relation.stored)
         for tensor in relation.canonical
     }
+
+
+def put_full(model: Decoder, weights: Mapping[str, mx.array], file: Path) -> None:
+    """Puts weights by canonical name in place of the model's own. Raises CheckpointError where those are packed.
+
+    ``file``: where they come from, for the sentence.
+    """
     try:
-        assign(model, given)
+        assign(model, weights)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}; take the 16-bit model that the weights are of") from None
 

@@ -1,5 +1,6 @@
-"""Where adapters are kept on this machine, and which names they may have."""
+"""Where adapters are kept on this machine, which names they may have, and what a name or a path means."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from macllm import paths
 from macllm.errors import InputError
 
 WEIGHTS = "adapters.safetensors"
+CONFIG = "adapter_config.json"  # mlx-lm's and PEFT's name
 STATE = "state"  # folder of what a run is resumed from
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -42,3 +44,31 @@ def existing(name: str) -> Existing | None:
     """The adapter of this name; None where the name is free."""
     path = folder() / checked_name(name)
     return Existing(path, (path / STATE).is_dir()) if path.exists() else None
+
+
+def kept() -> list[str]:
+    """The names of the adapters here, sorted; runs that have saved nothing yet are none."""
+    place = folder()
+    found = place.iterdir() if place.is_dir() else ()
+    return sorted(path.name for path in found if (path / CONFIG).is_file())
+
+
+def find(name: str) -> Path:
+    """The folder of an adapter: of one kept under this name, else at this path.
+
+    Raises InputError, with the nearest names, where there is none.
+    """
+    name = name.strip()
+    known = kept()
+    if name in known:
+        return folder() / name
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        if (path / CONFIG).is_file():
+            return path.resolve()
+        raise InputError(f"{path}: there is no {CONFIG}; name a folder that an adapter was saved in")
+    if not known:
+        raise InputError(f"there is no adapter '{name}', and none kept here; name the folder of one")
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]}?" if near else f"kept here: {', '.join(known[:5])}"
+    raise InputError(f"there is no adapter '{name}' ({guess}); name one of those, or a folder")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from macllm.cli.options import (
+    add_adapter,
     add_dtype,
     add_kv_bits,
     add_sampling,
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", metavar="TEXT", help="what the model is told to be")
     parser.add_argument("--plain", action="store_true", help="no screen, colour or figures: line by line")
+    add_adapter(parser)
     add_dtype(parser)
     add_kv_bits(parser)
     add_sampling(parser)
@@ -93,9 +95,17 @@ def _app(args: argparse.Namespace) -> int:
         overrides_from(args),
         args.dtype,
         kv_bits=args.kv_bits,
+        adapter=_adapter(args.adapter),
         theme=args.theme,
     )
     return run_app(start, record=args.record)
+
+
+def _adapter(name: str | None) -> str | None:
+    """The folder of an adapter. A wrong name ends it before the screen opens."""
+    from macllm.adapters.kept import find
+
+    return str(find(name)) if name is not None else None
 
 
 def _fetch(name: str) -> None:
@@ -114,7 +124,7 @@ def _lines(args: argparse.Namespace) -> int:
     from macllm.hub.catalogue import STARTER
 
     name = args.model if args.model is not None else store.last_used() or STARTER
-    llm = load(name, args.dtype, args.kv_bits)
+    llm = load(name, args.dtype, args.kv_bits, args.adapter)
     origin = llm.tokenizer.template_origin  # a chat without a tokenizer ends here, before a prompt is shown
     if origin != "model":
         form = "ChatML" if origin == "chatml" else "User: and Assistant:"
@@ -139,6 +149,7 @@ def _replay(args: argparse.Namespace) -> int:
         "MODEL": args.model,
         "--system": args.system,
         "--plain": args.plain,
+        "--adapter": args.adapter,
         "--dtype": args.dtype,
         "--kv-bits": args.kv_bits,
         "--record": args.record,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from macllm.cli.options import (
+    add_adapter,
     add_dtype,
     add_json,
     add_kv_bits,
@@ -47,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--all-logits", action="store_true", help="with --logits: of every prompt token (L, V)"
     )
     parser.add_argument("--prefill-step-size", type=positive, metavar="N", help="prompt tokens a step")
+    add_adapter(parser)
     add_dtype(parser)
     add_kv_bits(parser)
     add_json(parser)
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         _check_target(Path(args.logits))
     from macllm.cli.loading import load
 
-    llm = load(args.model, args.dtype, args.kv_bits)
+    llm = load(args.model, args.dtype, args.kv_bits, args.adapter)
     generation = _generate(llm, prompt, args)
     if args.json:
         print_json(_as_json(generation))

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 _SHOW_AFTER_S = 1.0  # a load that is done sooner needs no bar
 
 
-def load(name: str, dtype: str | None = None, kv_bits: int | None = None) -> "LLM":
-    """The model of this name, source or path."""
+def load(
+    name: str, dtype: str | None = None, kv_bits: int | None = None, adapter: str | None = None
+) -> "LLM":
+    """The model of this name, source or path, with an adapter of this name or path."""
     from macllm.api import load as load_model
 
     start = time.monotonic()
@@ -23,4 +25,6 @@ def load(name: str, dtype: str | None = None, kv_bits: int | None = None) -> "LL
             if time.monotonic() - start > _SHOW_AFTER_S:
                 bar.update(done, total)
 
-        return load_model(name, dtype=dtype, kv_bits=kv_bits, download=display, progress=read)
+        return load_model(
+            name, dtype=dtype, kv_bits=kv_bits, adapter=adapter, download=display, progress=read
+        )

@@ -110,6 +110,15 @@ def add_kv_bits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_adapter(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--adapter`` (``args.adapter``, None when not given): what the model answers with."""
+    parser.add_argument(
+        "--adapter",
+        metavar="NAME",
+        help="answer with this adapter: a name that `macllm adapters list` shows, or a folder",
+    )
+
+
 def positive(text: str) -> int:
     """A parser of whole numbers from 1 on."""
     if not text.isdigit() or int(text) < 1:

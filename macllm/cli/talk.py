@@ -166,7 +166,10 @@ class Talk:
             self.chat = self.store.update(self.chat.id, sampling=changed)
 
     def use(self, name: str) -> None:
-        """Goes on with another model. The one before leaves the memory first, and comes back after an error."""
+        """Goes on with another model, without an adapter.
+
+        The one before leaves the memory first, and comes back after an error.
+        """
         import mlx.core as mx
 
         from macllm.cli.download import DownloadDisplay
@@ -177,6 +180,7 @@ class Talk:
         with DownloadDisplay(name) as display:
             find(name, display)  # what is none, or does not come, is refused while there still is a model
         old = self.llm.name if named(self.llm.name) is not None else str(self.llm.loaded.path)
+        adapter = str(self.llm.adapter) if self.llm.adapter is not None else None
         del self.llm, self._session
         gc.collect()
         mx.clear_cache()
@@ -184,7 +188,7 @@ class Talk:
             self.llm = load(name, self.dtype, self.kv_bits)
             self.llm.loaded.require_tokenizer()
         except BaseException:
-            self.llm = load(old, self.dtype, self.kv_bits)
+            self.llm = load(old, self.dtype, self.kv_bits, adapter)
             raise
         finally:
             self._session = self.llm.chat().session

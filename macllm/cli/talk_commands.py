@@ -13,7 +13,7 @@ from macllm.cli.talk import Talk, Voice
 from macllm.cli.talk_input import ask
 from macllm.engine.request import Sampling
 from macllm.errors import InputError
-from macllm_tui.actions import slash_commands
+from macllm_tui.actions import NO_ADAPTER, slash_commands
 
 _LISTED = 20  # chats
 _LAST = 600  # characters of a reply that opening a chat shows
@@ -82,6 +82,21 @@ def _model(talk: Talk, rest: str, voice: Voice) -> None:
     print(f"{talk.llm.name} answers; /model NAME changes it. Installed:")
     for model in store.installed():
         print(f"  {model.name}")
+
+
+def _adapter(talk: Talk, rest: str, voice: Voice) -> None:
+    from macllm.adapters.kept import kept
+
+    if rest:
+        talk.llm.use_adapter(None if rest == NO_ADAPTER else rest)
+    used = f"with {talk.llm.adapter.name}" if talk.llm.adapter is not None else "without an adapter"
+    if rest:
+        print(f"{talk.llm.name} answers {used} from here on")
+        return
+    print(
+        f"{talk.llm.name} answers {used}; /adapter NAME changes it, /adapter {NO_ADAPTER} goes without. Kept here:"
+    )
+    print("\n".join(f"  {name}" for name in kept()) or "  none yet")
 
 
 def _attach(talk: Talk, rest: str, voice: Voice) -> None:
@@ -275,6 +290,7 @@ COMMANDS: Mapping[str, Run] = {
     "new": _new,
     "chats": _chats,
     "model": _model,
+    "adapter": _adapter,
     "set": _set,
     "system": _system,
     "help": _help,

@@ -54,6 +54,7 @@ class FallbackModel:
 
     separate_head = False
     layered = False
+    learned = ""
 
     def __init__(self, model: Module) -> None:
         self.model = model

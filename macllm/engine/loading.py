@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from macllm.adapters.slot import Learned, Slot, read_learned
 from macllm.backend import Backend, apply_limits, current
 from macllm.engine.fallback import load_fallback
 from macllm.engine.first_trial import FirstTrial
@@ -25,6 +26,9 @@ from macllm.weights.parameters import CheckpointParameters
 
 Progress = Callable[[int, int], None]  # bytes read, bytes of all weights
 
+_NO_ADAPTERS = (
+    "mlx-lm's class runs this model, and adapters need one that macllm runs itself; see `macllm families`"
+)
 UNKNOWN_CONTEXT = 2**20  # tokens; where a config does not say how many
 
 
@@ -44,7 +48,25 @@ class Loaded:
     sampling: Sampling  # the model's own defaults
     load_s: float
     kv_bits: int | None = None  # that caches hold keys and values in; None: plain
+    slot: Slot | None = None  # for what was learned beside it; None where mlx-lm's class runs it
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter that the model answers with."""
+        return self.slot.folder if self.slot is not None else None
+
+    def use_adapter(self, folder: Path | None) -> None:
+        """Has the model answer with what was learned beside it, or alone, without a reload.
+
+        Whatever is raised, the model stays as it was: ConfigError or CheckpointError where it belongs to another
+        base, OptionError where mlx-lm's class runs the model.
+        """
+        if folder is None and self.slot is None:
+            return
+        if self.slot is None or self.spec is None:
+            raise OptionError(f"{self.name}: {_NO_ADAPTERS}")
+        self.slot.use(read_learned(folder, self.spec) if folder is not None else None)
 
     @property
     def xtc_keep(self) -> Sequence[int]:
@@ -68,25 +90,32 @@ def load_model(
     name: str | None = None,
     dtype: str | None = None,
     kv_bits: int | None = None,
+    adapter: Path | None = None,
     progress: Progress | None = None,
 ) -> Loaded:
     """Loads a model folder or a GGUF file.
 
-    ``dtype`` overrides the backend's compute type, ``kv_bits`` packs keys and values in the caches. A folder without
-    any tokenizer file loads: it can be used with token ids. Raises ConfigError, CheckpointError, TokenizerError,
-    MemoryLimitError or OptionError.
+    ``dtype`` overrides the backend's compute type, ``kv_bits`` packs keys and values in the caches. ``adapter``: the
+    folder of what the model answers with, looked at before the weights are. A folder without any tokenizer file
+    loads: it can be used with token ids. Raises ConfigError, CheckpointError, TokenizerError, MemoryLimitError or
+    OptionError.
     """
     start = time.perf_counter()
     files = open_model(path)
     _check_kv_bits(kv_bits, files)
+    learned = _learned(adapter, files)
     spec = files.spec if files.native else None
     backend = compute_backend(current(dtype), spec, files.half_type, forced=dtype is not None)
     apply_limits(backend)
     tokenizer = _tokenizer(files)
     model: Model
+    slot: Slot | None = None
     if spec is not None:
         with FirstTrial(files, DTYPES[backend.dtype]):
             model = _native(files, backend, kv_bits, progress)
+        slot = Slot(model, DTYPES[backend.dtype])
+        if learned is not None:
+            slot.use(learned)
         vocab, context = spec.vocab, spec.max_context
     else:
         model = load_fallback(files, backend, progress)
@@ -104,6 +133,7 @@ def load_model(
         sampling=default_sampling(files.generation_config, files.path),
         load_s=time.perf_counter() - start,
         kv_bits=kv_bits,
+        slot=slot,
         config=files.config,
     )
 
@@ -131,7 +161,15 @@ def _check_kv_bits(bits: int | None, files: ModelFiles) -> None:
         raise OptionError(f"{files.label}: {NO_KV_BITS}")
 
 
-def _native(files: ModelFiles, backend: Backend, kv_bits: int | None, progress: Progress | None) -> Model:
+def _learned(adapter: Path | None, files: ModelFiles) -> Learned | None:
+    if adapter is None:
+        return None
+    if not files.native:
+        raise OptionError(f"{files.label}: {_NO_ADAPTERS}")
+    return read_learned(adapter, files.spec)
+
+
+def _native(files: ModelFiles, backend: Backend, kv_bits: int | None, progress: Progress | None) -> Decoder:
     dtype = DTYPES[backend.dtype]
     checkpoint = files.checkpoint(dtype, dispatch.kept_blocks(dtype))
     chosen = plan(files.spec, checkpoint, files.naming, backend, kv_bits)

@@ -19,6 +19,10 @@ class Model(Protocol):
     def layered(self) -> bool:
         """Whether ``hidden`` calls ``between``."""
 
+    @property
+    def learned(self) -> str:
+        """Tells what was learned beside it, where that can change: caches made with another are worth nothing."""
+
     def hidden(
         self,
         tokens: mx.array,

@@ -23,6 +23,7 @@ class ModelRef:
     dtype: str | None = None
     sampling: Mapping[str, int | float] = field(default_factory=dict)
     kv_bits: int | None = None  # that keys and values are held in; None: plain
+    adapter: str | None = None  # the folder of one that the model answers with
 
 
 @dataclass(frozen=True)

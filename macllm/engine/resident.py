@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from macllm import sizes
+from macllm.adapters.slot import stamp_of
 from macllm.engine.counting import PromptCounter
 from macllm.engine.events import Ready
 from macllm.engine.facts import ready
@@ -40,6 +41,7 @@ class Resident:
     def __init__(self) -> None:
         self._loaded: Loaded | None = None
         self._key: tuple[str, str | None, int | None] | None = None
+        self._learned = ""  # the stamp of the adapter that the model has
         self._ready: Ready | None = None
         self._counter: PromptCounter | None = None
         self._set_aside: tuple[str, str | None, int | None] | None = (
@@ -49,6 +51,11 @@ class Resident:
         self._leased: set[str] = set()
 
     def holds(self, model: ModelRef) -> bool:
+        """Whether it would answer at once: the model is in memory, with the adapter that is asked for."""
+        return self.has_base(model) and self._learned == _stamp(model)
+
+    def has_base(self, model: ModelRef) -> bool:
+        """Whether the model is in memory, with whatever adapter."""
         return self._key == _key(model)
 
     @property
@@ -63,11 +70,25 @@ class Resident:
         return self._loaded
 
     def load(self, model: ModelRef, progress: Progress) -> None:
-        """Loads ``model`` in place of any other, which is freed first. Raises what ``load_model`` does."""
+        """Loads ``model`` in place of any other, which is freed first; of the same base only the adapter is changed.
+
+        Raises what ``load_model`` does; where that is about the adapter alone, the model in memory stays.
+        """
+        adapter = Path(model.adapter) if model.adapter is not None else None
+        if self._loaded is not None and self.has_base(model):
+            self._loaded.use_adapter(adapter)
+            self._learned = self._loaded.model.learned
+            return
         self.free()
         self._loaded = load_model(
-            Path(model.path), name=model.name, dtype=model.dtype, kv_bits=model.kv_bits, progress=progress
+            Path(model.path),
+            name=model.name,
+            dtype=model.dtype,
+            kv_bits=model.kv_bits,
+            adapter=adapter,
+            progress=progress,
         )
+        self._learned = self._loaded.model.learned
         self._ready = ready(self._loaded)
         self._key = _key(model)
 
@@ -82,6 +103,7 @@ class Resident:
     def free(self) -> None:
         """Lets go of the model, its sessions and the buffers behind them."""
         self._loaded = self._key = self._ready = self._counter = self._set_aside = None
+        self._learned = ""
         self._idle.clear()
         self._leased.clear()
         self.tidy()
@@ -117,7 +139,7 @@ class Resident:
 
         Raises TokenizerError where it came without a tokenizer.
         """
-        if self.holds(model):
+        if self.has_base(model):
             return self._counter_of_held()
         return self._counter if self._set_aside == _key(model) else None
 
@@ -166,6 +188,10 @@ class Resident:
 
 def _key(model: ModelRef) -> tuple[str, str | None, int | None]:
     return model.path, model.dtype, model.kv_bits
+
+
+def _stamp(model: ModelRef) -> str:
+    return stamp_of(Path(model.adapter)) if model.adapter is not None else ""
 
 
 def _held_bytes(session: Session) -> int:

@@ -13,6 +13,7 @@ class Session:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._learned = model.learned
         self.caches: Sequence[Cache] = model.make_caches()
         self.tokens: list[int] = []  # what the caches hold
 
@@ -25,8 +26,10 @@ class Session:
         """Rewinds to the longest prefix shared with ``prompt`` and returns its length.
 
         At least the prompt's last token is left to compute: its logits are what decoding starts from. Where a
-        cache cannot go back that far, all start anew.
+        cache cannot go back that far, or the model has another adapter since, all start anew.
         """
+        if self._learned != self._model.learned:
+            self.reset()
         shared = common_prefix(self.tokens, prompt[:-1])
         surplus = len(self.tokens) - shared
         if any(cache.rewindable() < surplus for cache in self.caches):
@@ -41,6 +44,7 @@ class Session:
         """Forgets everything."""
         self.caches = self._model.make_caches()
         self.tokens = []
+        self._learned = self._model.learned
 
     def evaluate(self) -> None:
         """Computes what the caches still owe."""

@@ -121,7 +121,13 @@ class Adapter(Module):
         return plain(base) + self.scale * (a @ b).swapaxes(-1, -2)
 
 
-class _Adapted(Module):
+class Beside(Module):
+    """A layer with something learned beside it, which :func:`restore` takes out again."""
+
+    base: Base
+
+
+class _Adapted(Beside):
     """A layer and the adapters of those of its parts that have one. Made for use: ``train()`` lets dropout begin."""
 
     def __init__(self, base: Base, factors: Mapping[str, Factors], dropout: float) -> None:
@@ -270,7 +276,7 @@ def restore(model: Module) -> None:
     """Takes the adapters out of a model again."""
     for module in list(model.modules()):
         for key, layer in list(module.items()):
-            if isinstance(layer, _Adapted):
+            if isinstance(layer, Beside):
                 module[key] = layer.base
 
 

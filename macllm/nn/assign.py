@@ -7,7 +7,7 @@ import mlx.core as mx
 from macllm.nn.decoder import Decoder
 from macllm.nn.linear import Linear, PackedLinear, Part
 from macllm.nn.stack import Stack
-from macllm.nn.stored import Packed
+from macllm.nn.stored import Dense, Packed
 
 
 def assign(model: Decoder, tensors: Mapping[str, mx.array]) -> None:
@@ -15,7 +15,10 @@ def assign(model: Decoder, tensors: Mapping[str, mx.array]) -> None:
 
     Raises ValueError for one that the model does not have, or has packed.
     """
-    left = set(tensors)
+    plain = {name for name, stored in model.tensors() if isinstance(stored, Dense)}
+    left = set(tensors) - plain  # looked at first: nothing is changed by half
+    if left:
+        raise ValueError(f"the model has no plain tensors {', '.join(sorted(left))}")
     for path, module in model.named_modules():
         if isinstance(module, PackedLinear) or (
             isinstance(module, Stack) and isinstance(module.stored, Packed)
@@ -26,15 +29,11 @@ def assign(model: Decoder, tensors: Mapping[str, mx.array]) -> None:
                 if kind in module:
                     axis = 1 if isinstance(module, Stack) else 0
                     module[kind] = _joined(module.parts, kind, module[kind], axis, tensors)
-            left -= {f"{part.name}.{kind}" for part in module.parts for kind in ("weight", "bias")}
             continue
         for name, value in module.items():
             full = f"{path}.{name}" if path else name.replace("head_bias", "head.bias")
             if full in tensors and isinstance(value, mx.array):
                 module[name] = tensors[full].reshape(value.shape).astype(value.dtype)
-                left.discard(full)
-    if left:
-        raise ValueError(f"the model has no plain tensors {', '.join(sorted(left))}")
 
 
 def _joined(

@@ -28,6 +28,7 @@ class Decoder(Module):
 
     separate_head = True
     layered = True
+    learned = ""  # what an adapter, or weights put in place of its own, make of it; caches are of one alone
 
     def __init__(self, spec: ModelSpec, parameters: Parameters, kv_bits: int | None = None) -> None:
         super().__init__()

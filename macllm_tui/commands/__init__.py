@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "sampler": chats.sampler,
     "set": chats.set_,
     "model": models.model,
+    "adapter": models.adapter,
     "explain": models.explain,
     "bench": models.bench,
     "compare": models.compare,

@@ -1,7 +1,9 @@
 """Actions that leave the conversation: models, comparison, training, measuring, and the engine's restart."""
 
 import asyncio
+from pathlib import Path
 
+from macllm_tui.actions import NO_ADAPTER
 from macllm_tui.screens.chat import ChatScreen
 
 
@@ -11,6 +13,19 @@ async def model(screen: ChatScreen, argument: str) -> None:
         await screen.app.use_model(await asyncio.to_thread(screen.app.home.resolve, argument))
     else:
         await screen.app.choose_model()
+
+
+async def adapter(screen: ChatScreen, argument: str) -> None:
+    """Has the model answer with an adapter, or alone; without a name, says which there are."""
+    model = screen.require_model()
+    if argument:
+        named = None if argument == NO_ADAPTER else argument
+        await screen.app.use_adapter(named and await asyncio.to_thread(screen.app.home.adapter, named))
+        return
+    used = f"with {Path(model.adapter).name}" if model.adapter is not None else "without an adapter"
+    kept = await asyncio.to_thread(screen.app.home.adapters)
+    choice = f"; kept here: {', '.join(kept)}" if kept else "; none is kept here"
+    screen.tell(f"{model.name} answers {used}{choice}")
 
 
 async def explain(screen: ChatScreen, argument: str) -> None:

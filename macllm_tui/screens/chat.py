@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on, work
@@ -203,7 +204,7 @@ class ChatScreen(Screen[None]):
         last = next((one.metrics for one in reversed(self.conversation.branch) if one.metrics), None)
         used = prompt_tokens if prompt_tokens is not None else (last.context_tokens if last else 0)
         self.query_one(Header).show(
-            model=model.name if model is not None else "",
+            model=_called(model) if model is not None else "",
             preset=self._preset,
             context_tokens=used,
             max_context=ready.max_context if known and ready is not None else 0,
@@ -421,3 +422,8 @@ class ChatScreen(Screen[None]):
     def tell(self, sentence: str, severity: Any = "information") -> None:
         """Shows a sentence for a while."""
         self.app.notify(sentence, severity=severity, markup=False)
+
+
+def _called(model: ModelRef) -> str:
+    """What the top line calls a model, with its adapter where it has one."""
+    return f"{model.name} + {Path(model.adapter).name}" if model.adapter is not None else model.name

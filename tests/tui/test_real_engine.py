@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import chatty
+import random_adapters
 from simulated import opened, shown, texts, until
 
 from macllm.engine.client import EngineClient
@@ -103,3 +104,37 @@ async def test_quitting_in_the_middle_keeps_what_came(tmp_path: Path) -> None:
     kept = store.branch(store.chats()[0].id)[-1]
     assert kept.state == "stopped"
     assert len(kept.text) > 20
+
+
+async def test_an_adapter_is_taken_switched_and_refused_while_one_talks(tmp_path: Path) -> None:
+    base = chatty.folder("endless")
+    one = random_adapters.written(base, tmp_path / "one", 1)
+    poems = random_adapters.written(base, tmp_path / "poems", 2)
+    stranger = random_adapters.written(chatty.folder("big"), tmp_path / "stranger", 3)
+    engine = EngineClient()
+    start = Start(sampling={**ENDLESS, "max_tokens": 5}, adapter=str(one))
+    async with opened(tmp_path / "chats.db", engine=engine, model=chatty.ref("endless"), start=start) as (
+        app,
+        pilot,
+    ):
+
+        async def enter(text: str) -> None:
+            app.chat_screen.prompt.text = text
+            await pilot.press("enter")
+
+        await until(pilot, lambda: "endless + one" in shown(app))
+        await enter("Hello")
+        await until(pilot, lambda: len(texts(app)) == 2 and not app.conversation.replies)
+        said = [texts(app)[1]]
+        for asked, name in ((poems, "endless + poems"), (stranger, "endless + poems"), ("none", "endless")):
+            await enter(f"/adapter {asked}")
+            await until(pilot, lambda: not app.chat_screen.prompt.text)
+            if asked == stranger:
+                await until(pilot, lambda: "another base" in shown(app))
+            await until(pilot, lambda name=name: app.loading is None and f"{name} ──" in shown(app))
+            await enter("/regenerate")
+            await until(pilot, lambda: not app.conversation.replies)
+            said.append(texts(app)[1])
+        assert said[1] == said[2]
+        assert len(set(said)) == 3
+        await engine.close()
