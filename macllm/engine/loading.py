@@ -129,7 +129,7 @@ def load_model(
         backend=backend,
         vocab=vocab,
         max_context=context,
-        stop_ids=_stop_ids(files, tokenizer),
+        stop_ids=stop_ids(files, tokenizer),
         sampling=default_sampling(files.generation_config, files.path),
         load_s=time.perf_counter() - start,
         kv_bits=kv_bits,
@@ -181,7 +181,7 @@ def _tokenizer(files: ModelFiles) -> Tokenizer | None:
     return files.tokenizer() if files.gguf is not None or has_tokenizer(files.path) else None
 
 
-def _stop_ids(files: ModelFiles, tokenizer: Tokenizer | None) -> frozenset[int]:
+def stop_ids(files: ModelFiles, tokenizer: Tokenizer | None) -> frozenset[int]:
     """All that ends a reply: by the config, the generation config, the tokenizer and its template."""
     found: set[int] = set(tokenizer.stop_ids) if tokenizer is not None else set()
     for values in (files.config, files.generation_config):

@@ -8,6 +8,7 @@ through its input alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from typing import TypeAlias
@@ -278,6 +279,24 @@ def restore(model: Module) -> None:
         for key, layer in list(module.items()):
             if isinstance(layer, Beside):
                 module[key] = layer.base
+
+
+@contextmanager
+def without_adapters(model: Module) -> Iterator[None]:
+    """The model as it is without its adapters, while the block runs: what it was before it learned."""
+    taken = [
+        (module, key, layer)
+        for module in list(model.modules())
+        for key, layer in list(module.items())
+        if isinstance(layer, _Adapted)
+    ]
+    for module, key, layer in taken:
+        module[key] = layer.base
+    try:
+        yield
+    finally:
+        for module, key, layer in taken:
+            module[key] = layer
 
 
 def adapters(model: Module) -> Iterator[tuple[str, Adapter]]:

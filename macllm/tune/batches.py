@@ -38,7 +38,7 @@ class Batch:
 
     ``learned`` is a mask of targets: ``learned[b, t]`` where ``ids[b, t]`` is predicted from what precedes it in
     its segment. ``segments`` count a row's examples from 1, 0 is padding; ``positions`` start anew in each.
-    ``examples`` are those that are in it and ``labels`` theirs, ``after`` is where the order stands after it.
+    ``examples`` are those that are in it, ``labels`` and ``raw`` theirs, ``after`` is where the order stands after it.
     """
 
     ids: NDArray[np.int32]
@@ -48,6 +48,7 @@ class Batch:
     examples: tuple[int, ...]
     after: Position
     labels: tuple[bool | None, ...] = ()
+    raw: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -199,7 +200,8 @@ def collate(
             at = part.stop
     inside = tuple(index for row in rows for index in row)
     labels = tuple(examples[index].label for index in inside)
-    return Batch(ids, learned, segments, positions, inside, after, labels)
+    raw = tuple(examples[index].raw for index in inside)
+    return Batch(ids, learned, segments, positions, inside, after, labels, raw)
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[tuple[Item, ...]]:

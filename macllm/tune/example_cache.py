@@ -16,7 +16,7 @@ from macllm.tune import array_cache
 from macllm.tune.examples import Example, ExampleSettings
 from macllm.tune.schema import Schema
 
-FORMAT = 2  # to be raised whenever the same rows become other examples
+FORMAT = 3  # to be raised whenever the same rows become other examples
 KEPT = 16  # files; the oldest go
 _LABELS = (None, False, True)
 
@@ -74,6 +74,7 @@ def _read(arrays: "np.lib.npyio.NpzFile") -> Made | None:
 def _packed(examples: Sequence[Example], index: int) -> dict[str, NDArray[Any]]:
     ids = [example.ids for example in examples]
     learned = [example.learned for example in examples]
+    raw = [example.raw.encode() for example in examples]
     return {
         f"{index}.lengths": np.array([len(example) for example in examples], dtype=np.int32),
         f"{index}.ids": np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
@@ -81,20 +82,25 @@ def _packed(examples: Sequence[Example], index: int) -> dict[str, NDArray[Any]]:
         f"{index}.truncated": np.array([example.truncated for example in examples], dtype=np.bool_),
         f"{index}.places": np.array([example.place for example in examples], dtype=np.str_),
         f"{index}.labels": np.array([_LABELS.index(example.label) for example in examples], dtype=np.int8),
+        f"{index}.raw": np.frombuffer(b"".join(raw), np.uint8),
+        f"{index}.raw_lengths": np.array([len(one) for one in raw], dtype=np.int32),
     }
 
 
 def _unpacked(arrays: "np.lib.npyio.NpzFile", index: int) -> tuple[Example, ...]:
-    lengths, ids, bits, truncated, places, labels = (
-        arrays[f"{index}.{part}"] for part in ("lengths", "ids", "learned", "truncated", "places", "labels")
+    names = ("lengths", "ids", "learned", "truncated", "places", "labels", "raw", "raw_lengths")
+    lengths, ids, bits, truncated, places, labels, raw, raw_lengths = (
+        arrays[f"{index}.{part}"] for part in names
     )
     if int(lengths.sum()) != len(ids):
         raise ValueError("lengths and ids do not go together")
     learned = np.unpackbits(bits, count=len(ids)).astype(np.bool_)
     ends = np.cumsum(lengths)[:-1]
-    parts = zip(np.split(ids, ends), np.split(learned, ends), places, truncated, labels, strict=True)
+    rows = [one.tobytes().decode() for one in np.split(raw, np.cumsum(raw_lengths)[:-1])]
+    parts = zip(np.split(ids, ends), np.split(learned, ends), places, truncated, labels, rows, strict=True)
     if not len(lengths):
         return ()
     return tuple(
-        Example(own, mask, str(place), bool(cut), _LABELS[label]) for own, mask, place, cut, label in parts
+        Example(own, mask, str(place), bool(cut), _LABELS[label], row)
+        for own, mask, place, cut, label, row in parts
     )

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from macllm.errors import OptionError
+from macllm.errors import OptionError, TokenizerError
 from macllm.tokenizer import Message, Tokenizer
 from macllm.tune.align import Ids, Mask, encode_spans
 from macllm.tune.keys import parse
@@ -56,7 +56,8 @@ class Example:
     """Token ids (T,), and which of them are learned (T,): ``learned[t]`` where id t is predicted from those before.
 
     The first is never learned. ``place`` is the row's ``file:line``; ``truncated`` where the row was longer.
-    ``label``: whether the answer is wanted (true) or not; None where the row says nothing of it.
+    ``label``: whether the answer is wanted (true) or not; None where the row says nothing of it. Of a prompt alone
+    nothing is learned, and ``raw`` is its row as JSON.
     """
 
     ids: Ids
@@ -64,6 +65,7 @@ class Example:
     place: str
     truncated: bool = False
     label: bool | None = None
+    raw: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,7 +78,7 @@ class Example:
     @property
     def prompt(self) -> int:
         """Tokens before the first that is learned."""
-        return int(self.learned.argmax())
+        return int(self.learned.argmax()) if self.learned.any() else len(self)
 
 
 def examples_of(row: Row, place: str, tokenizer: Tokenizer, settings: ExampleSettings) -> tuple[Example, ...]:
@@ -86,6 +88,8 @@ def examples_of(row: Row, place: str, tokenizer: Tokenizer, settings: ExampleSet
     """
     if row.schema == "text":
         return (_cut(*_text(row.text, tokenizer), place, settings),)
+    if row.schema == "prompt":
+        return (_prompt(row, place, tokenizer, settings),)
     learn: Learn = settings.learn
     if row.schema in ("messages", "completion"):
         messages = (*row.messages, *row.answer)
@@ -133,6 +137,20 @@ def _text(text: str, tokenizer: Tokenizer) -> tuple[Ids, Mask]:
     end = _end_token(tokenizer)
     ids += [end] if end is not None and ids[-1:] != [end] else []
     return np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=np.bool_)
+
+
+def _prompt(row: Row, place: str, tokenizer: Tokenizer, settings: ExampleSettings) -> Example:
+    """A prompt as the model is given it, up to where it answers."""
+    try:
+        ids = tokenizer.encode_chat(row.messages, tools=row.tools or None, now=settings.now)
+    except TokenizerError as error:
+        raise RowError(str(error)) from None
+    if len(ids) > settings.max_seq_length:
+        raise RowError(
+            f"the prompt has {len(ids)} tokens, more than max_seq_length={settings.max_seq_length}; raise it or"
+            " shorten the row"
+        )
+    return Example(np.array(ids, np.int32), np.zeros(len(ids), np.bool_), place, raw=row.raw)
 
 
 def _chat(

@@ -54,25 +54,31 @@ def summed_loss(
     return token_losses(model, rows, found.ids, learns=learns).sum(), found.count
 
 
-def token_losses(model: Decoder, states: mx.array, ids: mx.array, *, learns: bool = True) -> mx.array:
+def token_losses(
+    model: Decoder, states: mx.array, ids: mx.array, *, learns: bool = True, temperature: float = 1.0
+) -> mx.array:
     """``-log p(id)`` of each of states (N, D) with its next id (N,): (N,) float32, N at least 1.
 
     Differentiable by the states and by the head's trainable parameters, with the logits of a few hundred rows in
-    memory at most. Where no gradient is asked for, ``learns=False`` saves what is prepared for it.
+    memory at most. Where no gradient is asked for, ``learns=False`` saves what is prepared for it. ``temperature``
+    divides the logits, as it does where tokens are drawn.
     """
-    head = _trainable_head(model)
+    head = trainable_head(model)
     if not learns:
         return mx.concatenate(
-            [_losses(model, part, part_ids) for part, part_ids in _chunks(_rows(model), states, ids)]
+            [
+                _losses(model, part, part_ids, temperature)
+                for part, part_ids in chunks(chunk_rows(model), states, ids)
+            ]
         )
     if not head:
-        losses: mx.array = _of_frozen_head(model, ids)(states)[0]
+        losses: mx.array = _of_frozen_head(model, ids, temperature)(states)[0]
         return losses
-    result: mx.array = _of_trainable_head(model, ids)(states, head)
+    result: mx.array = _of_trainable_head(model, ids, temperature)(states, head)
     return result
 
 
-def _of_frozen_head(model: Decoder, ids: mx.array) -> Any:
+def _of_frozen_head(model: Decoder, ids: mx.array, temperature: float) -> Any:
     """States (N, D) to losses (N,) and the gradient of each loss by its own state (N, D).
 
     A loss depends on one state alone, so that its gradient can be had while the logits are there; the backward pass
@@ -80,12 +86,12 @@ def _of_frozen_head(model: Decoder, ids: mx.array) -> Any:
     """
 
     def surrogate(part: mx.array, part_ids: mx.array) -> tuple[mx.array, mx.array]:
-        return _surrogate(model, part, part_ids)
+        return _surrogate(model, part, part_ids, temperature)
 
     def losses(states: mx.array) -> tuple[mx.array, mx.array]:
         of_rows: list[mx.array] = []
         gradients: list[mx.array] = []
-        for part, part_ids in _chunks(_rows(model), states, ids):
+        for part, part_ids in chunks(chunk_rows(model), states, ids):
             if gradients:  # one after the other, and nothing of it left for later
                 part = mx.depends(part, [gradients[-1], of_rows[-1]])
             (_, own), gradient = mx.value_and_grad(surrogate)(part, part_ids)
@@ -97,30 +103,31 @@ def _of_frozen_head(model: Decoder, ids: mx.array) -> Any:
         above, own = cotangents[0], outputs[1]
         return mx.multiply(above[:, None], own).astype(states.dtype)
 
-    return _with_gradient(losses, backward)
+    return with_gradient(losses, backward)
 
 
-def _of_trainable_head(model: Decoder, ids: mx.array) -> Any:
+def _of_trainable_head(model: Decoder, ids: mx.array, temperature: float) -> Any:
     """States (N, D) and the head's parameters to losses (N,); the backward pass computes each chunk's logits anew."""
 
     def surrogate(
         part: mx.array, head: Any, part_ids: mx.array, weights: mx.array
     ) -> tuple[mx.array, mx.array]:
         with replaced(model, head):
-            return _surrogate(model, part, part_ids, weights)
+            return _surrogate(model, part, part_ids, temperature, weights)
 
     def losses(states: mx.array, head: Any) -> mx.array:
         found: list[mx.array] = []
         with replaced(model, head):
-            for part, part_ids in _chunks(_rows(model), states, ids):
-                found.append(_losses(model, mx.depends(part, found[-1]) if found else part, part_ids))
+            for part, part_ids in chunks(chunk_rows(model), states, ids):
+                part = mx.depends(part, found[-1]) if found else part
+                found.append(_losses(model, part, part_ids, temperature))
         return mx.concatenate(found)
 
     def backward(primals: Any, cotangent: mx.array, _: mx.array) -> Any:
         states, head = primals
         gradients: list[mx.array] = []
         total = tree_map(lambda weight: mx.zeros(weight.shape, mx.float32), head)
-        for part, part_ids, weights in _chunks(_rows(model), states, ids, cotangent):
+        for part, part_ids, weights in chunks(chunk_rows(model), states, ids, cotangent):
             if gradients:
                 part = mx.depends(part, [gradients[-1], *leaves(total).values()])
             differentiated = mx.value_and_grad(surrogate, argnums=(0, 1))
@@ -131,10 +138,10 @@ def _of_trainable_head(model: Decoder, ids: mx.array) -> Any:
             lambda sum_, weight: sum_.astype(weight.dtype), total, head
         )
 
-    return _with_gradient(losses, backward)
+    return with_gradient(losses, backward)
 
 
-def _with_gradient(function: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+def with_gradient(function: Callable[..., Any], backward: Callable[..., Any]) -> Any:
     """The function with a backward pass of its own: of its arguments, what comes from above, and its results."""
     own: Any = mx.custom_function(function)
     own.vjp(backward)
@@ -142,13 +149,13 @@ def _with_gradient(function: Callable[..., Any], backward: Callable[..., Any]) -
 
 
 def _surrogate(
-    model: Decoder, states: mx.array, ids: mx.array, weights: mx.array | None = None
+    model: Decoder, states: mx.array, ids: mx.array, temperature: float, weights: mx.array | None = None
 ) -> tuple[mx.array, mx.array]:
     """A scalar whose gradient is that of the losses, each times its weight (n,); and the losses (n,).
 
     ``logits * slopes`` with the slopes held fixed: its backward pass is the head's and no softmax more.
     """
-    logits = model.logits(states)
+    logits = _logits(model, states, temperature)
     losses, slopes = _losses_and_slopes(mx.stop_gradient(logits), ids)
     if weights is not None:
         slopes = slopes * weights[:, None]
@@ -156,15 +163,20 @@ def _surrogate(
     return (logits * fixed).sum(), mx.stop_gradient(losses)
 
 
-def _losses(model: Decoder, states: mx.array, ids: mx.array) -> mx.array:
+def _losses(model: Decoder, states: mx.array, ids: mx.array, temperature: float) -> mx.array:
     """The losses (n,) of states (n, D)."""
-    logits = model.logits(states)
+    logits = _logits(model, states, temperature)
     if slow_exponential():
         wide = logits.astype(mx.float32)
         highest = mx.max(wide, axis=-1, keepdims=True)
         total = exp2((wide - highest) * LOG2_E).sum(axis=-1)
         return mx.log(total) + highest[:, 0] - _at(wide, ids)
     return mx.fast.cross_entropy(_wide_where_unfused(logits), ids)
+
+
+def _logits(model: Decoder, states: mx.array, temperature: float) -> mx.array:
+    logits = model.logits(states)
+    return logits if temperature == 1 else logits / temperature
 
 
 def _losses_and_slopes(logits: mx.array, ids: mx.array) -> tuple[mx.array, mx.array]:
@@ -193,7 +205,7 @@ def _at(values: mx.array, ids: mx.array) -> mx.array:
     return mx.take_along_axis(values, ids[:, None], axis=-1)[:, 0]
 
 
-def _chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
+def chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
     """The same rows of each of arrays (N, ...), about as many every time and at most ``rows``."""
     count = arrays[0].shape[0]
     rows = math.ceil(count / math.ceil(count / rows))
@@ -201,14 +213,14 @@ def _chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
         yield tuple(array[start : start + rows] for array in arrays)
 
 
-def _rows(model: Decoder) -> int:
+def chunk_rows(model: Decoder) -> int:
     """Rows of a chunk."""
     if mx.default_device() == mx.gpu:
         return CHUNK
     return min(CHUNK, max(_FEWEST_ROWS, _CPU_LOGITS // model.spec.vocab))
 
 
-def _trainable_head(model: Decoder) -> dict[str, Any]:
+def trainable_head(model: Decoder) -> dict[str, Any]:
     """The trainable parameters behind :meth:`Decoder.logits`; empty where all of them are frozen."""
     parts = model.trainable_parameters()
     names = ("embed" if model.head is None else "head", "head_bias")

@@ -18,6 +18,11 @@ class Objective(ABC):
 
     together: ClassVar[int] = 1  # consecutive examples that make one row
     packs: ClassVar[bool] = True  # whether several examples may share a row of a batch
+    watched: ClassVar[bool] = True  # whether a loss far above those before says that a run has gone astray
+
+    def refuses(self, example: Example) -> str | None:
+        """Why it cannot learn from an example, in one sentence; None: it can. Asked before any model is loaded."""
+        return None
 
     def begin(  # noqa: B027 - most objectives need nothing
         self,
@@ -40,9 +45,16 @@ class Objective(ABC):
     def save(self, model: Decoder, folder: Path) -> None:  # noqa: B027
         """Writes what :meth:`equip` added and the model learned since. Raises MacllmError where it cannot."""
 
-    def ready(self, model: Decoder, batch: Batch, step: int) -> Batch:
-        """The batch with what has to be known of it before gradients are asked for; by chance of ``step`` alone."""
+    def ready(self, model: Decoder, batch: Batch, step: int | None) -> Batch:
+        """The batch with what has to be known of it before gradients are asked for; by chance of ``step`` alone.
+
+        ``step`` is None where the batch is not learned but validated with.
+        """
         return batch
+
+    def told(self, batch: Batch) -> Mapping[str, tuple[float, int]]:
+        """What there is to say about a batch that is :meth:`ready` to be learned: sums and counts by name."""
+        return {}
 
     def ready_step(self, model: Decoder, batches: Sequence[Batch], step: int) -> Sequence[Batch]:
         """The micro-batches of a step, each :meth:`ready`; for what has to be known of all of them together."""

@@ -1,8 +1,9 @@
 """Checks training data before any model is loaded: every row of a JSONL file, or of a folder of them, is read once.
 
-A row is a JSON object on a line of its own, in one of five schemas (as mlx-lm, TRL and OpenAI's API write them):
+A row is a JSON object on a line of its own, in one of six schemas (as mlx-lm, TRL and OpenAI's API write them):
 ``messages`` (with ``tools``), ``prompt`` and ``completion``, the same with a ``label``, ``text``, or ``prompt``,
-``chosen`` and ``rejected``. One line is in memory at a time, however large the file is.
+``chosen`` and ``rejected``, or ``prompt`` beside whatever a reward needs to judge answers. One line is in memory at
+a time, however large the file is.
 """
 
 from collections import Counter

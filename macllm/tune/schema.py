@@ -1,4 +1,4 @@
-"""Reads one training row strictly: which of the five schemas it is in, and what in it could not be taught.
+"""Reads one training row strictly: which of the six schemas it is in, and what in it could not be taught.
 
 Nothing is guessed: a row that could be two things, or nearly one, is refused in a sentence that says so.
 """
@@ -12,10 +12,12 @@ from macllm.errors import InputError
 from macllm.tokenizer.messages import Message, to_messages
 from macllm.tune.keys import Renamed, rename
 
-Schema: TypeAlias = Literal["messages", "completion", "text", "preference", "labelled"]
+Schema: TypeAlias = Literal["messages", "completion", "text", "preference", "labelled", "prompt"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-_EXPECTED = "'messages', 'prompt' with 'completion' (and 'label'), 'text', or 'chosen' with 'rejected'"
+_EXPECTED = (
+    "'messages', 'prompt' with 'completion' (and 'label'), 'text', 'chosen' with 'rejected', or 'prompt'"
+)
 _LONGEST_REASON = 300  # characters; a reason may quote what was found
 _IMAGE_KEYS = ("image", "images", "image_url", "pixel_values")
 _IMAGE_PARTS = ("image", "image_url", "input_image")
@@ -27,7 +29,6 @@ _FOREIGN_KEYS = {  # keys of other tools' formats, and what to do with them
     "input": "name them with keys=input=prompt,output=completion",
     "content": "name it with keys=content=text",
     "completion": "add its 'prompt'",
-    "prompt": "add its 'completion', or 'chosen' and 'rejected'",
     "chosen": "add what was 'rejected'",
     "rejected": "add what was 'chosen'",
 }
@@ -53,7 +54,7 @@ class Row:
     """One checked row: messages for all schemas but ``text``.
 
     ``messages`` are the prompt's, ``answer`` what is learned and ``rejected`` what it is preferred to. ``label``:
-    whether the answer of a labelled row is wanted.
+    whether the answer of a labelled row is wanted. ``raw``: a prompt's row as JSON, for what judges its answers.
     """
 
     schema: Schema
@@ -63,6 +64,7 @@ class Row:
     tools: tuple[Mapping[str, Any], ...] = ()
     text: str = ""
     label: bool = False
+    raw: str = ""
 
     @property
     def characters(self) -> int:
@@ -142,6 +144,8 @@ def _schemas(raw: Mapping[str, Any]) -> list[Schema]:
         kinds.append("text")
     if "chosen" in raw and "rejected" in raw:
         kinds.append("preference")
+    if not kinds and "prompt" in raw and not any(key in raw for key in ("completion", "chosen", "rejected")):
+        kinds.append("prompt")
     return kinds
 
 
@@ -206,12 +210,21 @@ def _preference(raw: Mapping[str, Any]) -> Row:
     )
 
 
+def _prompt(raw: Mapping[str, Any]) -> Row:
+    prompt = _said_by(raw["prompt"], "user", "prompt")
+    if not any(message.text.strip() for message in prompt):
+        raise RowError("'prompt' is empty; there is nothing to answer")
+    told = json.dumps(raw, ensure_ascii=False)
+    return Row("prompt", messages=prompt, tools=_tools(raw.get("tools")), raw=told)
+
+
 _READERS = {
     "messages": _chat,
     "completion": _completion,
     "text": _text,
     "preference": _preference,
     "labelled": _labelled,
+    "prompt": _prompt,
 }
 
 

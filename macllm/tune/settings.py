@@ -100,6 +100,10 @@ Learn: TypeAlias = Literal["turns", "last", "all"]
 LEARN: tuple[Learn, ...] = get_args(Learn)
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+LossType: TypeAlias = Literal["dapo", "grpo", "dr_grpo"]
+LOSS_TYPES: tuple[LossType, ...] = get_args(LossType)
+ScaleRewards: TypeAlias = Literal["group", "batch", "none"]
+SCALE_REWARDS: tuple[ScaleRewards, ...] = get_args(ScaleRewards)
 PACK = ("auto", "yes", "no")
 
 SETTINGS: tuple[Setting, ...] = (
@@ -129,6 +133,56 @@ SETTINGS: tuple[Setting, ...] = (
         "balance",
         0.0,
         "weight of the loss that keeps a mixture's experts equally busy, beside any objective",
+        form=False,
+    ),
+    Setting(
+        "reward",
+        None,
+        "what an answer is worth: exact_match, numeric, regex, json_schema, code or file.py:function, "
+        "several with commas, each perhaps with *weight",
+        text=True,
+        form=False,
+    ),
+    Setting("num_generations", 8, "answers to a prompt that are compared", 2, 1024, whole=True, form=False),
+    Setting(
+        "max_completion_length",
+        256,
+        "tokens that the model may answer with",
+        1,
+        1_048_576,
+        whole=True,
+        form=False,
+    ),
+    Setting(
+        "temperature", 1.0, "how freely answers are drawn; 1 is as the model has it", above=True, form=False
+    ),
+    Setting(
+        "epsilon",
+        0.2,
+        "how much likelier or less likely than drawn an answer may get in a step",
+        0,
+        1,
+        form=False,
+    ),
+    Setting("epsilon_high", None, "the same for likelier alone (default: epsilon)", above=True, form=False),
+    Setting(
+        "loss_type",
+        "dapo",
+        "what answers weigh: all tokens the same (dapo), all answers (grpo), tokens of the longest possible (dr_grpo)",
+        choices=LOSS_TYPES,
+        form=False,
+    ),
+    Setting(
+        "scale_rewards",
+        "group",
+        "what rewards are divided by: how much they differ in the group, in the batch, or nothing (none)",
+        choices=SCALE_REWARDS,
+        form=False,
+    ),
+    Setting(
+        "mask_truncated_completions",
+        False,
+        "learn nothing from answers that max_completion_length has cut",
         form=False,
     ),
     Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS),

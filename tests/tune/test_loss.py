@@ -132,6 +132,27 @@ def test_each_token_may_have_a_weight_of_its_own() -> None:
         assert all(far(found[2][name], one) < 1e-5 for name, one in expected[2].items())
 
 
+@pytest.mark.usefixtures("exponentials")
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_temperature_divides_the_logits(trainable: bool) -> None:
+    model = model_of("tied")
+    model.freeze()
+    if trainable:
+        model.embed.unfreeze()
+    states, ids = mx.random.normal((17, model.spec.dim)), mx.arange(17)
+
+    def of_all(x: mx.array) -> mx.array:
+        logits = model.logits(x) / 0.6
+        return (mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]).sum()
+
+    expected = gradients(model, of_all, states)
+    found = gradients(model, lambda x: token_losses(model, x, ids, temperature=0.6).sum(), states)
+    assert far(found[0], expected[0]) < 1e-5 * expected[0].item() and far(found[1], expected[1]) < 1e-5
+    assert all(far(found[2][name], one) < 1e-5 for name, one in expected[2].items())
+    alone = token_losses(model, states, ids, temperature=0.6, learns=False).sum()
+    assert far(alone, expected[0]) < 1e-5 * expected[0].item()
+
+
 def test_it_is_numpys_formula() -> None:
     model = model_of("head")
     states, targets, mask = data(model)

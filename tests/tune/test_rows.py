@@ -17,6 +17,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 PAIR = {"prompt": "2+2", "completion": "4"}
 TEXT = {"text": "Once upon a time"}
 CHOICE = {"prompt": "2+2", "chosen": "4", "rejected": "5"}
+ASKED = {"answer": "4", "prompt": "2+2"}
 JUDGED = {"prompt": "2+2", "completion": "5", "label": False}
 
 
@@ -39,6 +40,7 @@ def reason(row: Any) -> str:
         (TEXT, "text"),
         (CHOICE, "preference"),
         (JUDGED, "labelled"),
+        (ASKED, "prompt"),
     ],
 )
 def test_each_schema_is_known_counted_and_shown(row: dict[str, Any], schema: str, tmp_path: Path) -> None:
@@ -105,7 +107,8 @@ def test_prompts_and_answers_may_be_messages() -> None:
         ({"text": "a", "messages": []}, "could be 'messages' or 'text'"),
         ({"conversations": []}, "name it with keys=conversations=messages"),
         ({"instruction": "a", "output": "b"}, "name them with keys=instruction=prompt,"),
-        ({"prompt": "a"}, "add its 'completion'"),
+        ({"prompt": ""}, "'prompt' is empty"),
+        ({"prompt": "a", "chosen": "b"}, "add what was 'rejected'"),
         ({"a": 1}, "its keys are 'a'"),
         ({"text": ""}, "'text' is empty"),
         ({"text": 3}, "'text' is a number"),

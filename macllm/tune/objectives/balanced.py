@@ -23,6 +23,7 @@ class Balanced(Objective):
     def __init__(self, inner: Objective, weight: float) -> None:
         self._inner, self._weight = inner, weight
         self.together, self.packs = inner.together, inner.packs  # type: ignore[misc]  # of this one alone
+        self.watched = inner.watched  # type: ignore[misc]
 
     def begin(
         self,
@@ -40,8 +41,14 @@ class Balanced(Objective):
     def save(self, model: Decoder, folder: Path) -> None:
         self._inner.save(model, folder)
 
-    def ready(self, model: Decoder, batch: Batch, step: int) -> Batch:
+    def refuses(self, example: Example) -> str | None:
+        return self._inner.refuses(example)
+
+    def ready(self, model: Decoder, batch: Batch, step: int | None) -> Batch:
         return self._inner.ready(model, batch, step)
+
+    def told(self, batch: Batch) -> Mapping[str, tuple[float, int]]:
+        return self._inner.told(batch)
 
     def ready_step(self, model: Decoder, batches: Sequence[Batch], step: int) -> Sequence[Batch]:
         return self._inner.ready_step(model, batches, step)
@@ -59,6 +66,8 @@ class Balanced(Objective):
         """The objective's, and the balancing loss by TRL's name."""
         with router_logits(model) as logits:
             count = self._inner.loss(model, batch, learns=False)[1]
+        if not logits:  # one that is validated by something else than a loss of the model
+            return self._inner.figures(model, batch)
         found = {"aux_loss": (number(self._uneven(model, batch, logits)) * count, count)}
         return {**self._inner.figures(model, batch), **found}
 

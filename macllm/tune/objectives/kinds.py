@@ -64,6 +64,24 @@ KINDS: Mapping[str, Kind] = {
             "to say with one number how good an answer is: a reward model (arXiv 2009.01325)",
             _PAIRS,
         ),
+        Kind(
+            "grpo",
+            "to answer prompts better by a reward that is computed (arXiv 2402.03300)",
+            ("prompt",),
+            (
+                "reward",
+                "num_generations",
+                "max_completion_length",
+                "temperature",
+                "beta",
+                "epsilon",
+                "epsilon_high",
+                "loss_type",
+                "scale_rewards",
+                "mask_truncated_completions",
+            ),
+            beta=0.0,
+        ),
     )
 }
 NAMES: tuple[str, ...] = tuple(KINDS)

@@ -68,8 +68,8 @@ class KTO(Objective):
         mean = float(np.concatenate([np.array(one, np.float64) for one in gained]).mean())
         return [Anchored(**vars(batch) | {"point": max(0.0, mean)}) for batch in batches]
 
-    def ready(self, model: Decoder, batch: Batch, step: int) -> Batch:
-        return self.ready_step(model, [batch], step)[0]
+    def ready(self, model: Decoder, batch: Batch, step: int | None) -> Batch:
+        return self.ready_step(model, [batch], step or 0)[0]
 
     def loss(
         self, model: Decoder, batch: Batch, *, checkpoint: bool = False, learns: bool = True

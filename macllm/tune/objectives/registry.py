@@ -8,6 +8,7 @@ from macllm.spec import ModelSpec
 from macllm.tune.batches import Batching
 from macllm.tune.objective import Objective, SupervisedTokens
 from macllm.tune.objectives.balanced import Balanced
+from macllm.tune.objectives.grpo import grpo_of
 from macllm.tune.objectives.kinds import KINDS, refuse_settings
 from macllm.tune.objectives.kto import KTO, Weights
 from macllm.tune.objectives.preference import CPO, DPO, IPO, ORPO, SimPO
@@ -39,6 +40,8 @@ def _by_name(settings: Mapping[str, Value], base: Path) -> Objective:
         return SupervisedTokens()
     if name == "reward":
         return BradleyTerry(int(settings["seed"]))
+    if name == "grpo":
+        return grpo_of(settings, base)
     beta, smoothing = float(settings.get("beta", KINDS[name].beta)), float(settings["label_smoothing"])
     longest = int(settings["max_seq_length"])
     reference = Reference(base, Batching(int(settings["batch_size"]), longest))

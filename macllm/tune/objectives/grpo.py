@@ -1,0 +1,276 @@
+"""GRPO with verifiable rewards: each prompt is answered several times, and the better answers are learned."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from macllm.engine.loading import stop_ids
+from macllm.errors import OptionError
+from macllm.nn.adapted import without_adapters
+from macllm.nn.decoder import Decoder
+from macllm.tokenizer import Tokenizer
+from macllm.tune.batches import Batch
+from macllm.tune.examples import Example
+from macllm.tune.forward import hidden
+from macllm.tune.loss import token_losses
+from macllm.tune.objective import Objective
+from macllm.tune.objectives.kinds import KINDS
+from macllm.tune.objectives.policy import Clip, advantages, kl, policy_losses, token_weights
+from macllm.tune.rewards.reward import RawRow
+from macllm.tune.rewards.weighted import Judged, WeightedRewards, rewards_of
+from macllm.tune.rollout import Completion, roll_out
+from macllm.tune.settings import LOSS_TYPES, SCALE_REWARDS, LossType, ScaleRewards, Value
+from macllm.tune.trained import number
+from macllm.weights.model_files import open_model
+
+_STREAM = 0x6290  # of the seed: what is drawn must not follow from the order of the rows
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: so many for a prompt, each of at most ``max_completion_length`` tokens."""
+
+    num_generations: int
+    max_completion_length: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What becomes of rewards. ``beta`` weighs the KL to the model without its adapters."""
+
+    clip: Clip
+    beta: float
+    loss_type: LossType
+    scale_rewards: ScaleRewards
+    mask_truncated: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RolledOut(Batch):
+    """Rows of a prompt and a completion, of which the completion is learned; ``each`` (B, L) beside the ids.
+
+    ``old``: log p of each learned token where it was drawn; ``reference`` the same of the model without adapters.
+    ``advantages`` and ``rewards`` (B,). ``figures``: sums and counts by TRL's names.
+    """
+
+    old: NDArray[np.float32]
+    reference: NDArray[np.float32] | None
+    advantages: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    figures: Mapping[str, tuple[float, int]]
+
+
+class GRPO(Objective):
+    """Group relative policy optimization (arXiv 2402.03300), on policy: what is learned from was drawn just before."""
+
+    packs: ClassVar[bool] = False
+    watched: ClassVar[bool] = False  # its loss is about zero however well it goes
+
+    def __init__(
+        self,
+        rewards: WeightedRewards,
+        tokenizer: Tokenizer,
+        stop_ids: frozenset[int],
+        sampling: Sampling,
+        policy: PolicySettings,
+    ) -> None:
+        self._rewards = rewards
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
+        self._sampling = sampling
+        self._policy = policy
+
+    def refuses(self, example: Example) -> str | None:
+        return self._rewards.missing(json.loads(example.raw))
+
+    def ready(self, model: Decoder, batch: Batch, step: int | None) -> RolledOut:
+        """Completions of the batch's prompts, judged. To look at (``step`` None), one for each prompt."""
+        sampling = self._sampling
+        count = 1 if step is None else sampling.num_generations
+        prompts = [
+            ids[: int(np.count_nonzero(segments))]
+            for ids, segments in zip(batch.ids, batch.segments, strict=True)
+        ]
+        repeated = [prompt for prompt in prompts for _ in range(count)]
+        chance = np.random.PCG64([sampling.seed, _STREAM, 0 if step is None else step + 1, *batch.examples])
+        completions = roll_out(
+            model,
+            repeated,
+            self._stop_ids,
+            min(sampling.max_completion_length, model.spec.max_context - max(map(len, prompts))),
+            temperature=sampling.temperature,
+            seed=int(chance.random_raw()),
+        )
+        rows = [row for row in batch.raw for _ in range(count)]
+        each = self._rewards.each(
+            [self._judged(row, one) for row, one in zip(rows, completions, strict=True)]
+        )
+        total = np.array(self._rewards.total(each), dtype=np.float64)
+        made = self._laid_out(batch, repeated, completions, total, count)
+        reference = self._reference(model, made) if self._policy.beta and step is not None else None
+        figures = figures_of(made, reference, completions, each, count)
+        return replace(made, reference=reference, figures=figures)
+
+    def loss(
+        self, model: Decoder, batch: Batch, *, checkpoint: bool = False, learns: bool = True
+    ) -> tuple[mx.array, int]:
+        """Of what was rolled out: the loss; to look at, the rewards with their sign changed, so that less is better."""
+        assert isinstance(batch, RolledOut)
+        if not learns:
+            return mx.array(-batch.rewards.sum(), mx.float32), len(batch.rewards)
+        policy = self._policy
+        mask = batch.learned[:, 1:]
+        weights, count = token_weights(
+            mask.sum(axis=1), policy.loss_type, self._sampling.max_completion_length
+        )
+        if not mask.any():
+            return mx.array(0.0), count
+        log_probs, owners = self._log_probs(model, batch, checkpoint=checkpoint, learns=True)
+        losses = policy_losses(
+            log_probs,
+            mx.array(batch.old[:, 1:][mask]),
+            mx.array(batch.advantages[owners]),
+            policy.clip,
+            None if batch.reference is None else mx.array(batch.reference[:, 1:][mask]),
+            policy.beta,
+        )
+        return (losses * mx.array(weights[owners])).sum(), count
+
+    def told(self, batch: Batch) -> Mapping[str, tuple[float, int]]:
+        assert isinstance(batch, RolledOut)
+        return batch.figures
+
+    def figures(self, model: Decoder, batch: Batch) -> Mapping[str, tuple[float, int]]:
+        return self.told(batch)
+
+    def _judged(self, row: str, completion: Completion) -> Judged:
+        told = json.loads(row)
+        ids = completion.ids[:-1] if completion.ended else completion.ids
+        return Judged(_prompt_text(told), self._tokenizer.decode(ids.tolist()), told)
+
+    def _laid_out(
+        self,
+        batch: Batch,
+        prompts: Sequence[NDArray[np.int32]],
+        completions: Sequence[Completion],
+        rewards: NDArray[np.float64],
+        count: int,
+    ) -> RolledOut:
+        """Prompts and completions as rows, padding behind them."""
+        width = max(len(prompt) + len(one) for prompt, one in zip(prompts, completions, strict=True))
+        shape = (len(prompts), width)
+        ids, segments, positions = (np.zeros(shape, np.int32) for _ in range(3))
+        learned, old = np.zeros(shape, bool), np.zeros(shape, np.float32)
+        for row, (prompt, one) in enumerate(zip(prompts, completions, strict=True)):
+            end = len(prompt) + len(one)
+            ids[row, :end] = np.concatenate([prompt, one.ids])
+            segments[row, :end], positions[row, :end] = 1, np.arange(end)
+            learned[row, len(prompt) : end] = one.ended or not self._policy.mask_truncated
+            old[row, len(prompt) : end] = one.log_probs
+        scaled = advantages(rewards.reshape(-1, count), self._policy.scale_rewards).reshape(-1)
+        return RolledOut(
+            ids=ids,
+            learned=learned,
+            segments=segments,
+            positions=positions,
+            examples=batch.examples,
+            after=batch.after,
+            old=old,
+            reference=None,
+            advantages=scaled,
+            rewards=rewards,
+            figures={},
+        )
+
+    def _log_probs(
+        self, model: Decoder, batch: Batch, *, checkpoint: bool, learns: bool
+    ) -> tuple[mx.array, NDArray[np.int64]]:
+        """log p (N,) of the learned tokens, in the order of rows, and which row each is of (N,)."""
+        states = hidden(model, mx.array(batch.ids[:, :-1]), checkpoint=checkpoint)  # (B, L - 1, D)
+        mask = batch.learned[:, 1:]
+        places = np.flatnonzero(mask)
+        rows = states.reshape(-1, states.shape[-1])[mx.array(places.astype(np.int32))]  # (N, D)
+        ids = mx.array(batch.ids[:, 1:].reshape(-1)[places])
+        losses = token_losses(model, rows, ids, learns=learns, temperature=self._sampling.temperature)
+        return -losses, places // mask.shape[1]
+
+    def _reference(self, model: Decoder, batch: Batch) -> NDArray[np.float32]:
+        found = np.zeros(batch.ids.shape, np.float32)
+        if batch.learned.any():
+            with without_adapters(model):
+                log_probs, _ = self._log_probs(model, batch, checkpoint=False, learns=False)
+            found[batch.learned] = np.array(log_probs)
+        return found
+
+
+def figures_of(
+    batch: RolledOut,
+    reference: NDArray[np.float32] | None,
+    completions: Sequence[Completion],
+    each: Mapping[str, Sequence[float]],
+    count: int,
+) -> dict[str, tuple[float, int]]:
+    """Sums and counts under TRL's names, of ``count`` completions for each prompt."""
+    rows, groups = len(completions), batch.rewards.reshape(-1, count)
+    found = {
+        "reward": (float(batch.rewards.sum()), rows),
+        "completions/mean_length": (float(sum(map(len, completions))), rows),
+        "completions/clipped_ratio": (float(sum(not one.ended for one in completions)), rows),
+    }
+    found |= {f"rewards/{name}/mean": (float(sum(values)), rows) for name, values in each.items()}
+    if count > 1:
+        found["reward_std"] = float(groups.std(axis=1, ddof=1).sum()), len(groups)
+        found["frac_reward_zero_std"] = float((np.ptp(groups, axis=1) == 0).sum()), len(groups)
+    if reference is not None:
+        mask = batch.learned
+        apart = kl(mx.array(batch.old[mask]), mx.array(reference[mask]))
+        found["kl"] = number(apart.sum()), int(mask.sum())
+    return found
+
+
+def _prompt_text(row: RawRow) -> str:
+    """The row's prompt as text: of messages, what the last one says."""
+    prompt = row.get("prompt")
+    if isinstance(prompt, list) and prompt:
+        prompt = prompt[-1].get("content")
+    return prompt if isinstance(prompt, str) else ""
+
+
+def grpo_of(settings: Mapping[str, Value], base: Path) -> GRPO:
+    """As settings say, for the model at ``base``. Raises OptionError for a reward that there is none of."""
+    beta = float(settings.get("beta", KINDS["grpo"].beta))
+    if beta and settings["method"] == "full":
+        raise OptionError(
+            f"beta={beta:g} holds what learns against the model without its adapters, which method=full has not;"
+            " leave it out, or take a method that adds an adapter (lora)"
+        )
+    rewards = rewards_of(str(settings.get("reward", "")))
+    epsilon = float(settings["epsilon"])
+    files = open_model(base)
+    tokenizer = files.tokenizer()
+    return GRPO(
+        rewards,
+        tokenizer,
+        stop_ids(files, tokenizer),
+        Sampling(
+            int(settings["num_generations"]),
+            int(settings["max_completion_length"]),
+            float(settings["temperature"]),
+            int(settings["seed"]),
+        ),
+        PolicySettings(
+            Clip(epsilon, float(settings.get("epsilon_high", epsilon))),
+            beta,
+            next(one for one in LOSS_TYPES if one == settings["loss_type"]),
+            next(one for one in SCALE_REWARDS if one == settings["scale_rewards"]),
+            bool(settings["mask_truncated_completions"]),
+        ),
+    )
