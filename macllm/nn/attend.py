@@ -11,6 +11,7 @@ take everywhere, since no kernel has them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ import mlx.core as mx
 from macllm.nn.activations import soft_cap
 from macllm.nn.exponential import LOG2_E, exp2, slow_exponential
 from macllm.nn.packed_step import PackedStep
+from macllm.nn.recomputed import Block, attend_recomputed
 from macllm.nn.step import Step
 
 Mask: TypeAlias = (
@@ -58,13 +60,17 @@ class Attend:
             start = self.start(step.offset, step.offset + 1 - keys)
             if start > 0:
                 k, v = k[:, :, start:], v[:, :, start:]
-            return self._one(q, k, v, None, sinks)
+            return self._one(None, q, k, v, sinks)
         if isinstance(step, PackedStep):
             return self._by_run(q, k, v, step, sinks)
-        parts = [
-            self._one(q[:, :, rows.start : rows.stop], k[:, :, seen], v[:, :, seen], mask, sinks)
+        blocks = [
+            Block(slice(rows.start, rows.stop), seen, partial(self._one, mask))
             for rows, seen, mask in self._blocks(length, keys, step, q.dtype)
         ]
+        if len(blocks) > 1 and step.recomputes:
+            return attend_recomputed(blocks, q, k, v, sinks)
+        others = () if sinks is None else (sinks,)
+        parts = [block.attend(*block.parts(q, k, v, *others)) for block in blocks]
         return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
     def _by_run(
@@ -81,7 +87,9 @@ class Attend:
             ]
         )
 
-    def _one(self, q: mx.array, k: mx.array, v: mx.array, mask: Mask, sinks: mx.array | None) -> mx.array:
+    def _one(
+        self, mask: Mask, q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None = None
+    ) -> mx.array:
         scores = self.scores
         if scores.softcap is not None and sinks is None and not slow_exponential():
             return capped(q, k, v, scores.scale, mask, scores.softcap)

@@ -31,6 +31,8 @@ class PackedStep(Step):
         ends = [*starts, segments.size]
         lengths = [stop - start for start, stop in pairwise(ends)]
         alone = {length: Step(length) for length in lengths}  # those of a length share their masks
+        for one in alone.values():
+            one.recomputes = True
         of_document = segments.reshape(-1)[starts] > 0
         self.runs = tuple(
             Run(length, alone[length] if real else None)

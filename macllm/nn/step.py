@@ -21,6 +21,9 @@ class Step:
         # the position of a row's first token here: its own count where padding moves it
         self.position: int | mx.array = offset if padding is None else offset - padding
         self.ahead = ahead
+        self.recomputes = (
+            False  # whether a backward pass is to compute attention's scores anew, and none is kept
+        )
         self.shared: dict[str, mx.array] = {}  # what a layer gives to those after it
         self.layer = 0  # the one that computes now
         # by layer, keys and values in view, for later layers

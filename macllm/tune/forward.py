@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_map
 
 from macllm.errors import OptionError
 from macllm.nn.balancing import hand_on, is_watched, router_logits
@@ -28,6 +29,7 @@ def hidden(
     document's. Raises OptionError where the model's documents cannot share a row.
     """
     step = Step(tokens.shape[1]) if segments is None else _packed(model, segments)
+    step.recomputes = True
     first = first_trainable(model)
     x = model.embedded(tokens, step)
     if model.frame is not None:
@@ -36,7 +38,7 @@ def hidden(
         if index == first:
             x = mx.stop_gradient(x)
         step.layer = index
-        x = _checkpointed(layer, x, step) if checkpoint and index >= first else layer(x, step, ())
+        x = _learning(layer, x, step, checkpoint) if index >= max(first, 0) else layer(x, step, ())
     if first == len(model.layers):
         x = mx.stop_gradient(x)
     return model.norm(model.frame.end(x) if model.frame is not None else x)
@@ -60,8 +62,8 @@ def _packed(model: Decoder, segments: np.ndarray) -> PackedStep:
     return PackedStep(segments)
 
 
-def _checkpointed(layer: Any, x: mx.array, step: Step) -> mx.array:
-    """``layer(x, step, ())`` whose inside is computed again in the backward pass.
+def _learning(layer: Any, x: mx.array, step: Step, checkpoint: bool) -> mx.array:
+    """``layer(x, step, ())``; with ``checkpoint`` its inside is computed again in the backward pass.
 
     Gradients reach only what the function is given: so its parameters, and what layers leave each other by the step,
     go in and come out beside the states, and so do the logits of its routers where someone looks at them.
@@ -79,12 +81,29 @@ def _checkpointed(layer: Any, x: mx.array, step: Step) -> mx.array:
         return y, _beside(own), logits if watched else []
 
     index, watched = step.layer, is_watched(layer)
-    y, left, logits = mx.checkpoint(inside)(layer.trainable_parameters(), x, _beside(step))
+    given = _together(layer.trainable_parameters(), x, _beside(step))
+    y, left, logits = mx.checkpoint(inside)(*given) if checkpoint else inside(*given)
     step.shared, step.sides = left["shared"], left["sides"]
     step.lent = {int(source): tuple(pair) for source, pair in left["lent"].items()}
     if watched:
         hand_on(layer, logits)
     return y
+
+
+def _together(*given: Any) -> Any:
+    """Trees of arrays as they are, whose gradients are there only when all of them are.
+
+    Else a gradient of states would go on to the layer before while what the gradients of this one's parameters are
+    computed from is still there: a third more memory.
+    """
+
+    def backward(_: Any, above: Any, __: Any) -> Any:
+        computed = iter(mx.depends(found := list(leaves(above).values()), found))
+        return tree_map(lambda _: next(computed), above)
+
+    own: Any = mx.custom_function(lambda *trees: trees)
+    own.vjp(backward)
+    return own(*given)
 
 
 def _beside(step: Step) -> dict[str, Any]:
