@@ -251,7 +251,9 @@ class Loop:
         wanted = int(self._setup.settings["samples"])
         if not self._world.first:
             return iter(())
-        return sampled(self._loaded, self._setup.data.valid[:wanted], self.progress.step)
+        each = 2 if self._setup.data.pairs else 1  # two answers to one prompt
+        prompts = self._setup.data.valid[: wanted * each : each]
+        return sampled(self._loaded, prompts, self.progress.step)
 
     def _waited_enough(self) -> bool:
         patience = self._setup.settings.get("early_stop")

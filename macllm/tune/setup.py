@@ -116,7 +116,8 @@ def set_up(
     if not data.good:
         raise DataError(data.problems, str(job.data))
     if data.schema is not None:
-        refuse_rows(str(settings["objective"]), data.schema)
+        labels = {example.label for example in data.train}
+        refuse_rows(str(settings["objective"]), data.schema, labels)
     if saved is not None and saved.data != data.key:
         raise InputError(
             f"{job.data}: the rows are others than those that {saved.folder} was saved with; bring the old ones back, "
