@@ -3,7 +3,8 @@
 It may also fail: ``macllm.engine.events.Failed``. Frozen plain values, recorded and sent as all events are.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 
@@ -40,6 +41,7 @@ class TrainStep:
     eta_s: float
     epoch: float = 0.0  # passes through the data so far
     supervised_tokens: int = 0  # of ``tokens``, those that were learned
+    figures: Mapping[str, float] = field(default_factory=dict)  # the objective's own, such as rewards
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Batch:
             **own,
             examples=tuple(self.examples[index] for index in inside),
             labels=tuple(self.labels[index] for index in inside) if self.labels else (),
+            raw=tuple(self.raw[index] for index in inside) if self.raw else (),
         )
 
 

@@ -6,7 +6,7 @@ the step: so a run that goes on is the run that was not stopped, bit for bit.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -75,6 +75,7 @@ class Loop:
         self._saved_step = self.progress.step if setup.saved is not None else None
         self._train_loss = math.nan
         self._figures: dict[str, float] = {}  # of the last look, beside its loss
+        self._told: dict[str, float] = {}  # of the last step
 
     def run(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
         """All steps that are left. ``cancelled`` is asked after each: the run is saved and ends.
@@ -148,7 +149,7 @@ class Loop:
             raise Diverged(self._diverged(f"step {before.step + 1}: {outcome.why}"))
         seconds = time.perf_counter() - start
         self._train_loss = outcome.loss
-        strays = far(outcome.loss, before.calm)
+        strays = setup.objective.watched and far(outcome.loss, before.calm)
         self.progress = replace(
             before,
             position=taken.after,
@@ -170,6 +171,7 @@ class Loop:
         """This process's share of each batch of a step when its turn has come, and what all of them held."""
         objective, step = self._setup.objective, self.progress.step
         made = objective.ready_step(self._model, batches, step)
+        self._told = _means(objective.told(batch) for batch in made)
         taken.tokens = sum(batch.tokens for batch in made)
         taken.supervised = sum(batch.supervised for batch in made)
         taken.after, taken.batches = batches[-1].after, len(batches)
@@ -202,6 +204,7 @@ class Loop:
             eta_s=now.seconds / now.step * (steps - now.step),
             epoch=now.batches / self._setup.per_epoch,
             supervised_tokens=now.supervised,
+            figures=self._told,
         )
 
     # -- looks at the validation rows --------------------------------------------------------------------
@@ -233,19 +236,16 @@ class Loop:
         """The mean loss over the validation rows, and the means of the objective's own figures."""
         objective = self._setup.objective
         total = count = 0.0
-        sums: dict[str, tuple[float, int]] = {}
+        figures: list[Mapping[str, tuple[float, int]]] = []
         for batch in Batches(self._setup.data.valid, self._setup.batching, Position(0)).once():
-            made = self._world.share(objective.ready(self._model, batch, 0), objective.together)
+            made = self._world.share(objective.ready(self._model, batch, None), objective.together)
             if made is None:
                 continue
             loss, tokens = objective.loss(self._model, made, learns=False)
             total, count = total + number(loss), count + tokens
-            for name, (value, many) in objective.figures(self._model, made).items():
-                before = sums.get(name, (0.0, 0))
-                sums[name] = (before[0] + value, before[1] + many)
+            figures.append(objective.figures(self._model, made))
         total, count = self._world.numbers(total, count)
-        means = {name: value / many for name, (value, many) in sums.items() if many}
-        return (total / count if count else math.nan), means
+        return (total / count if count else math.nan), _means(figures)
 
     def _samples(self) -> Iterator[Sample]:
         wanted = int(self._setup.settings["samples"])
@@ -276,7 +276,7 @@ class Loop:
             wall_s=event.elapsed_s,
         )
         if self._world.first:
-            self._metrics.add(row, **(self._figures if found is not None else {}))
+            self._metrics.add(row, **self._told, **(self._figures if found is not None else {}))
 
     def _save(self) -> Saved:
         """The state; and what is learned, where no look at the validation rows has found a best yet."""
@@ -321,3 +321,13 @@ class Loop:
             f"batch_size={settings['batch_size']} and max_seq_length={settings['max_seq_length']}; {self._kept()}; "
             "lower one of them, or turn grad_checkpoint on"
         )
+
+
+def _means(figures: Iterable[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
+    """Of sums and counts by name."""
+    sums: dict[str, tuple[float, int]] = {}
+    for of_batch in figures:
+        for name, (value, many) in of_batch.items():
+            before = sums.get(name, (0.0, 0))
+            sums[name] = (before[0] + value, before[1] + many)
+    return {name: value / many for name, (value, many) in sums.items() if many}

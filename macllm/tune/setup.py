@@ -1,6 +1,6 @@
 """All that a run is, before its model is loaded: rows read and checked, batches counted, settings resolved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -118,6 +118,9 @@ def set_up(
     if data.schema is not None:
         labels = {example.label for example in data.train}
         refuse_rows(str(settings["objective"]), data.schema, labels)
+    refused = tuple(_refused(objective, data))
+    if refused:
+        raise DataError(refused, str(job.data))
     if saved is not None and saved.data != data.key:
         raise InputError(
             f"{job.data}: the rows are others than those that {saved.folder} was saved with; bring the old ones back, "
@@ -147,6 +150,15 @@ def set_up(
         saved=saved,
         notes=tuple(_notes(data)),
     )
+
+
+def _refused(objective: Objective, data: DataSet) -> Iterator[Problem]:
+    """The rows that the objective cannot learn from."""
+    for example in (*data.train, *data.valid):
+        reason = objective.refuses(example)
+        if reason is not None:
+            file, _, line = example.place.rpartition(":")
+            yield Problem(file, int(line), reason)
 
 
 def _saved(job: Job) -> state.Saved | None:

@@ -149,7 +149,7 @@ class GRPO(Objective):
         return batch.figures
 
     def figures(self, model: Decoder, batch: Batch) -> Mapping[str, tuple[float, int]]:
-        return self.told(batch)
+        return {f"eval_{name}": figure for name, figure in self.told(batch).items()}
 
     def _judged(self, row: str, completion: Completion) -> Judged:
         told = json.loads(row)
@@ -181,7 +181,7 @@ class GRPO(Objective):
             learned=learned,
             segments=segments,
             positions=positions,
-            examples=batch.examples,
+            examples=tuple(index for index in batch.examples for _ in range(count)),
             after=batch.after,
             old=old,
             reference=None,

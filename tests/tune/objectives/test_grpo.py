@@ -338,4 +338,14 @@ def test_beside_it_experts_are_kept_busy() -> None:
     assert gradients(model, made, ready)[0] > 0 == gradients(model, objective(Alike()), ready)[0]
     assert made.told(ready)["reward"][1] == 4 and not made.watched
     looked = made.ready(model, batch_of("Hi"), None)
-    assert made.figures(model, looked) == made.told(looked)
+    assert made.figures(model, looked) == {f"eval_{name}": one for name, one in made.told(looked).items()}
+
+
+def test_processes_share_the_rows_that_were_drawn() -> None:
+    model, made = model_of(), objective()
+    ready = made.ready(model, batch_of("Hi", "What is it?"), 0)
+    parts = [ready.rows(np.arange(len(ready.ids))[rank::3]) for rank in range(3)]
+    whole, count = made.loss(model, ready)
+    shares = [made.loss(model, part) for part in parts]
+    assert sum(found.item() for found, _ in shares) == pytest.approx(whole.item(), abs=1e-5)
+    assert sum(many for _, many in shares) == count
