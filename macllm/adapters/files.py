@@ -8,7 +8,7 @@ stacks.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ import mlx.core as mx
 from macllm.adapters import mlx_lm, peft
 from macllm.adapters.fold import grouped
 from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
+from macllm.adapters.insert import insert
 from macllm.adapters.kept import WEIGHTS
-from macllm.adapters.method import Method
+from macllm.adapters.method import AnyMethod, Method
 from macllm.adapters.names import AdapterNames
+from macllm.adapters.other_files import OTHERS, read_other, write_other
 from macllm.adapters.targets import matrices
 from macllm.errors import CheckpointError, OptionError
-from macllm.nn.adapted import Factors, adapt, restore
+from macllm.nn.adapted import Factors, adapt
+from macllm.nn.adapted import adapters as adapters_of
+from macllm.nn.beside import learned, put_learned, restore
 from macllm.nn.decoder import Decoder
 from macllm.spec import ModelSpec
 
@@ -74,29 +78,46 @@ PEFT = Layout(
 
 @dataclass(frozen=True)
 class Adapter:
-    """A learned adapter: how it was learned, and its factors by the canonical names of the matrices."""
+    """A learned adapter: how it was learned, and its factors by the canonical names of the matrices.
 
-    method: Method
+    ``tensors``: what methods learn that are no factors (:func:`macllm.adapters.shapes.learned_shapes`).
+    """
+
+    method: AnyMethod
     factors: Mapping[str, Factors]
+    tensors: Mapping[str, mx.array] = field(default_factory=dict)
+
+
+def taken(model: Decoder, method: AnyMethod) -> Adapter:
+    """The adapter that is in a model, which learned by ``method``."""
+    factors = {name: one.factors for name, one in adapters_of(model)}
+    return Adapter(method, factors, learned(model))
 
 
 def apply(model: Decoder, adapter: Adapter) -> None:
     """Puts an adapter into a model, in place of one that it has; it alone may be trained on."""
     restore(model)
     model.freeze()
-    factors = adapter.factors
-    if adapter.method.kind == "qalora":
+    method, factors = adapter.method, adapter.factors
+    if not isinstance(method, Method):
+        insert(model, method)
+        put_learned(model, adapter.tensors)
+        return
+    if method.kind == "qalora":
         stored = dict(model.tensors())
         factors = {name: grouped(stored[f"{name}.weight"], one) for name, one in factors.items()}
-    adapt(model, factors, adapter.method.dropout)
+    adapt(model, factors, method.dropout)
 
 
 def write(folder: Path, spec: ModelSpec, adapter: Adapter, extra: Mapping[str, Any] | None = None) -> None:
-    """Writes mlx-lm's two files, so that what was there before stays whole until they are.
+    """Writes mlx-lm's two files, or those of a method that it does not have; what was there stays until they are whole.
 
     ``extra``: further keys of the config, as mlx-lm keeps all settings of a run in it. Raises MacllmError where it
     cannot be written.
     """
+    if not isinstance(adapter.method, Method):
+        write_other(folder, adapter.method, adapter.tensors, extra)
+        return
     method, factors = adapter.method.on_disk, _whole(adapter)
     stored, left = AdapterNames(spec, "mlx").store(factors)
     stored |= {name: factors[name] for name in left}
@@ -111,6 +132,10 @@ def write_peft(folder: Path, spec: ModelSpec, adapter: Adapter, base_model: str 
 
     Raises OptionError for a matrix whose adapter PEFT has no place for, MacllmError where it cannot be written.
     """
+    if not isinstance(adapter.method, Method):
+        raise OptionError(
+            f"what {adapter.method.kind} learns cannot be written in PEFT's format; keep macllm's own"
+        )
     names = AdapterNames(spec, "hub")
     stored, left = names.store(_whole(adapter))
     stacks = [module for module, one in stored.items() if one.a.ndim == 3]
@@ -133,6 +158,9 @@ def read(folder: Path, spec: ModelSpec) -> Adapter:
     if "peft_type" in config:
         found = peft.read(config, str(folder / CONFIG))
         return Adapter(found.method, _factors(folder / PEFT_WEIGHTS, spec, PEFT, found.rank, found.scale))
+    if config.get("fine_tune_type") in OTHERS:
+        other, tensors = read_other(folder, spec, config)
+        return Adapter(other, {}, tensors)
     method = mlx_lm.read(config, str(folder / CONFIG))
     factors = _factors(
         folder / WEIGHTS, spec, MLX_LM, lambda module: method.rank, lambda module: method.factor

@@ -1,18 +1,21 @@
-"""The settings of a method: how much learns beside a model, and how strongly it acts."""
+"""The settings of each method: what learns in or beside a model, how much of it, and how strongly it acts."""
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 ALL_LAYERS = -1  # as mlx-lm writes it; people write "all"
 Kind: TypeAlias = Literal["lora", "qlora", "rslora", "dora", "pissa", "qalora", "full"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-TWO_FACTORS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "full")
+MATRIX_KINDS: tuple[Kind, ...] = get_args(Kind)
+TWO_FACTORS: tuple[Kind, ...] = tuple(kind for kind in MATRIX_KINDS if kind != "full")
+VirtualKind: TypeAlias = Literal["prompt", "prefix"]
+VIRTUAL: tuple[VirtualKind, ...] = get_args(VirtualKind)
+KINDS: tuple[str, ...] = (*MATRIX_KINDS, "ia3", *VIRTUAL, "bottleneck")
 
 
 @dataclass(frozen=True)
 class Method:
-    """What learns, and how.
+    """Factors of matrices, or the weights themselves.
 
     ``scale`` is what the product of the factors is multiplied by, as mlx-lm has it; with ``rslora`` it is divided by
     the root of the rank, so that a wider adapter does not act more strongly (arXiv 2312.03732). ``qlora`` is ``lora``
@@ -39,3 +42,37 @@ class Method:
         if self.kind == "pissa":  # as PEFT converts it, so that it fits the unchanged base
             return replace(self, kind="lora", rank=2 * self.rank)
         return replace(self, kind="lora") if self.kind == "qlora" else self
+
+
+@dataclass(frozen=True)
+class Scalings:
+    """IA3: a number for every output of keys and values and every input of the feed-forward block's last matrix.
+
+    With ``targets``, for every output of those, or input where they are a ``down``.
+    """
+
+    targets: tuple[str, ...] = ()
+    num_layers: int = ALL_LAYERS
+    kind: ClassVar[str] = "ia3"
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """So many tokens before every sequence: their embeddings (``prompt``), or all layers' keys and values."""
+
+    kind: VirtualKind
+    tokens: int = 20
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """``rank`` numbers between two small matrices after blocks: ``attention``, ``mlp``, or after both (``all``)."""
+
+    rank: int = 8
+    targets: tuple[str, ...] = ()
+    num_layers: int = ALL_LAYERS
+    kind: ClassVar[str] = "bottleneck"
+
+
+Other: TypeAlias = Scalings | Virtual | Bottleneck
+AnyMethod: TypeAlias = Method | Other

@@ -9,7 +9,7 @@ from macllm.adapters.files import PEFT_WEIGHTS, Adapter, apply, read
 from macllm.adapters.folder import read_config
 from macllm.adapters.full import put_full, read_full
 from macllm.adapters.kept import CONFIG, WEIGHTS
-from macllm.nn.adapted import restore
+from macllm.nn.beside import restore
 from macllm.nn.decoder import Decoder
 from macllm.nn.settled import settle
 from macllm.nn.stored import Dense

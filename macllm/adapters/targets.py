@@ -42,6 +42,33 @@ def select(
     return found
 
 
+def scaled(
+    spec: ModelSpec, targets: Sequence[str] = (), num_layers: int = ALL_LAYERS
+) -> tuple[TensorSpec, ...]:
+    """What IA3 scales: as :func:`select`, but that all are the keys, values and last feed-forward matrices."""
+    chosen = select(spec, targets, num_layers)
+    if ALL not in targets and any(targets):
+        return chosen
+    places = [place.removesuffix("*") for place in _attention(spec)]
+    patterns = (*(f"{place}{end}" for place in places for end in ("k", "v")), "*.channel.*down")
+    names = {each.name.removesuffix(".weight") for each in chosen}
+    wanted = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    if not wanted:
+        raise OptionError("ia3 scales keys, values and down, and these layers have none; name other targets")
+    return tuple(one for one in chosen if one.name.removesuffix(".weight") in wanted)
+
+
+def blocks(targets: Sequence[str]) -> tuple[str, ...]:
+    """The blocks that ``targets`` name whole: ``mixer`` for attention, ``channel`` for mlp. Raises OptionError."""
+    words = [one.strip() for each in targets for one in each.split(",") if one.strip()] or [ALL]
+    known = {ALL: ("mixer", "channel"), "attention": ("mixer",), "mlp": ("channel",)}
+    other = next((word for word in words if word not in known), None)
+    if other is not None:
+        raise OptionError(f"target {other!r} is no block to stand behind (expected {', '.join(known)})")
+    named = {block for word in words for block in known[word]}
+    return tuple(block for block in known[ALL] if block in named)
+
+
 def first_layer(spec: ModelSpec, num_layers: int) -> int:
     """The index of the first of the last ``num_layers`` layers; 0 where there are no more."""
     return 0 if num_layers == ALL_LAYERS else max(0, len(spec.layers) - num_layers)

@@ -8,7 +8,6 @@ through its input alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from typing import TypeAlias
@@ -16,14 +15,15 @@ from typing import TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from macllm.nn.beside import Around, Beside, restore
 from macllm.nn.linear import AnyLinear, Embedding, Linear, PackedLinear, Part, RoundedLinear, SeparateLinear
 from macllm.nn.stack import AnyStack, SeparateStack, Stack
 from macllm.nn.stored import Packed, Stored
 
 Base: TypeAlias = AnyLinear | AnyStack
 Product: TypeAlias = Callable[[mx.array, mx.array, mx.array], mx.array]  # of rows and two factors
-_BASES = (Linear, PackedLinear, SeparateLinear, RoundedLinear, Stack, SeparateStack)
-_INSIDE_ONE = (
+BASES = (Linear, PackedLinear, SeparateLinear, RoundedLinear, Stack, SeparateStack)
+INSIDE_ONE = (
     Embedding,
     SeparateLinear,
     RoundedLinear,
@@ -55,7 +55,7 @@ class Factors:
         return Factors(_repeated(a, self.group, -2), b, self.scale, self.magnitude)
 
 
-class Adapter(Module):
+class Adapter(Beside):
     """The factors of one matrix, under the names that mlx-lm gives them."""
 
     def __init__(self, factors: Factors) -> None:
@@ -122,13 +122,7 @@ class Adapter(Module):
         return plain(base) + self.scale * (a @ b).swapaxes(-1, -2)
 
 
-class Beside(Module):
-    """A layer with something learned beside it, which :func:`restore` takes out again."""
-
-    base: Base
-
-
-class _Adapted(Beside):
+class _Adapted(Around):
     """A layer and the adapters of those of its parts that have one. Made for use: ``train()`` lets dropout begin."""
 
     def __init__(self, base: Base, factors: Mapping[str, Factors], dropout: float) -> None:
@@ -261,42 +255,16 @@ def adapt(model: Module, factors: Mapping[str, Factors], dropout: float = 0.0) -
     restore(model)
     left = set(factors)
     for module in list(model.modules()):
-        if isinstance(module, _INSIDE_ONE):
+        if isinstance(module, INSIDE_ONE):
             continue
         for key, layer in list(module.items()):
-            if not isinstance(layer, _BASES) or left.isdisjoint(part.name for part in parts_of(layer)):
+            if not isinstance(layer, BASES) or left.isdisjoint(part.name for part in parts_of(layer)):
                 continue
             kind = AdaptedStack if isinstance(layer, Stack | SeparateStack) else AdaptedLinear
             module[key] = kind(layer, factors, dropout)
             left -= {part.name for part in parts_of(layer)}
     if left:
         raise ValueError(f"the model has no matrices {', '.join(sorted(left))}")
-
-
-def restore(model: Module) -> None:
-    """Takes the adapters out of a model again."""
-    for module in list(model.modules()):
-        for key, layer in list(module.items()):
-            if isinstance(layer, Beside):
-                module[key] = layer.base
-
-
-@contextmanager
-def without_adapters(model: Module) -> Iterator[None]:
-    """The model as it is without its adapters, while the block runs: what it was before it learned."""
-    taken = [
-        (module, key, layer)
-        for module in list(model.modules())
-        for key, layer in list(module.items())
-        if isinstance(layer, _Adapted)
-    ]
-    for module, key, layer in taken:
-        module[key] = layer.base
-    try:
-        yield
-    finally:
-        for module, key, layer in taken:
-            module[key] = layer
 
 
 def adapters(model: Module) -> Iterator[tuple[str, Adapter]]:

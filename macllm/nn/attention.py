@@ -13,6 +13,7 @@ from macllm.nn.parameters import Parameters
 from macllm.nn.quantized_kv_cache import PackedView
 from macllm.nn.rope import rotary
 from macllm.nn.step import Step
+from macllm.nn.virtual import joined
 from macllm.spec import Attention
 
 
@@ -62,7 +63,12 @@ class AttentionBlock(Module):
             seen = step.lent[spec.source]
         else:
             q, k, v = self._own(heads, step)
+            if step.keeps is not None:
+                step.keeps[step.layer] = k, v
             seen = caches[0].update(k, v) if caches else (k, v)
+            if step.before is not None:
+                assert not isinstance(seen, PackedView)  # refused where virtual tokens are put in
+                seen = joined(step.before.get(step.layer), seen)
             if not isinstance(seen, PackedView):
                 seen = self._placed_late(seen[0], "k_norm", step), seen[1]
             if self.lends:

@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from macllm.nn.activations import soft_cap
-from macllm.nn.adapted import Adapter
+from macllm.nn.beside import Beside
 from macllm.nn.cache import LayerCache, make_caches
 from macllm.nn.layers import frame_block, layer_block
 from macllm.nn.linear import Linear, PackedLinear
@@ -72,6 +72,8 @@ class Decoder(Module):
             if first is not None
             else Step(length, ahead=ahead)
         )
+        if "virtual" in self:  # what a method of training put before every sequence
+            step.before = self["virtual"].before(self)
         if caches and isinstance(caches[-1], TokenCache):
             self._recompute(caches, caches[-1].outdated(step.totals), step, between)
             caches[-1].append(tokens)
@@ -138,7 +140,7 @@ class Decoder(Module):
         Of an adapted model the base's alone, and no head that was put beside its own.
         """
         for path, module in self.named_modules():
-            if isinstance(module, Adapter | ScalarHead):
+            if isinstance(module, Beside | ScalarHead):
                 continue
             if isinstance(module, Linear | PackedLinear | Stack):
                 yield from module.tensors()

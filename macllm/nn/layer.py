@@ -18,7 +18,12 @@ from macllm.spec import Layer
 
 
 class LayerBlock(Module):
-    """A mixer and a channel block, each with its norms and its residual; either may be missing."""
+    """A mixer and a channel block, each with its norms and its residual; either may be missing.
+
+    A ``mixer_adapter`` and a ``channel_adapter`` may change what each gives, where a method of training put them.
+    """
+
+    takes_adapters = True
 
     def __init__(self, layer: Layer, parameters: Parameters, prefix: str) -> None:
         super().__init__()
@@ -40,12 +45,16 @@ class LayerBlock(Module):
         if self._parallel:
             h = self["mixer_norm"](x)
             y = self["mixer"](h, step, caches)
+            if "mixer_adapter" in self:
+                y = self["mixer_adapter"](y)
             y = y + self._through_channel(
                 self["channel_norm"](x) if "channel_norm" in self else h, step, caches
             )
             return x + self._scaled(y)
         if "mixer" in self:
             y = self["mixer"](self["mixer_norm"](x) if "mixer_norm" in self else x, step, caches)
+            if "mixer_adapter" in self:
+                y = self["mixer_adapter"](y)
             y = self._scaled(self["mixer_post_norm"](y) if "mixer_post_norm" in self else y)
             if self._fuses:
                 x, h = self["channel_norm"].of_sum(x, y)
@@ -64,7 +73,7 @@ class LayerBlock(Module):
             if self._channel_remembers
             else self["channel"](x)
         )
-        return y
+        return self["channel_adapter"](y) if "channel_adapter" in self else y
 
     def _scaled(self, y: mx.array) -> mx.array:
         return y if self._scale == 1.0 else y * self._scale

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from macllm.nn.adapted import AdaptedLinear, AdaptedStack, Adapter, Beside, parts_of, plain
+from macllm.nn.adapted import AdaptedLinear, AdaptedStack, Adapter, parts_of, plain
+from macllm.nn.beside import Around
 from macllm.nn.linear import Part
 from macllm.nn.stored import Stored
 
 
-class SettledLinear(Beside):
+class SettledLinear(Around):
     """A matrix, or several with one input, with adapters that do not change any more."""
 
     def __init__(self, adapted: AdaptedLinear, dtype: mx.Dtype) -> None:

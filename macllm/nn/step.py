@@ -1,6 +1,7 @@
 """What all layers of one pass share: where its tokens stand, which are real, and which keys each may see."""
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 
 import mlx.core as mx
@@ -29,6 +30,11 @@ class Step:
         # by layer, keys and values in view, for later layers
         self.lent: dict[int, tuple[mx.array, mx.array] | PackedView] = {}
         self.sides: list[mx.array] = []  # each layer's input beside the states (B, L, P)
+        # by layer, keys and values (1, K, P, d) that stand before the first token, at the positions before 0
+        self.before: Mapping[int, tuple[mx.array, mx.array]] | None = None
+        self.keeps: dict[int, tuple[mx.array, mx.array]] | None = (
+            None  # is given each layer's own, if not None
+        )
         self._masks: dict[tuple[object, ...], mx.array] = {}
 
     @cached_property
@@ -127,7 +133,10 @@ class Step:
             seen = seen & (key >= query - own % chunk)
         if padding is not None:
             # padding sees itself: a row of nothing would be no number, and spread
-            seen = seen & ((key >= padding) | (key == query))
+            real = key >= padding
+            if keys.start < 0:  # what stands before every row's first token
+                real = real | (key < 0)
+            seen = seen & (real | (key == query))
         return seen
 
 

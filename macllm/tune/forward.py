@@ -30,6 +30,8 @@ def hidden(
     """
     step = Step(tokens.shape[1]) if segments is None else _packed(model, segments)
     step.recomputes = True
+    if "virtual" in model:
+        step.before = model["virtual"].before(model)
     first = first_trainable(model)
     x = model.embedded(tokens, step)
     if model.frame is not None:
@@ -49,11 +51,17 @@ def first_trainable(model: Decoder) -> int:
     parts = model.trainable_parameters()
     if any(leaves(parts.get(name, {})) for name in ("embed", "positions", "embed_norm", "frame")):
         return -1
+    if leaves(parts.get("virtual", {})):
+        return int(model["virtual"].first_layer)
     learns = (index for index, layer in enumerate(parts["layers"]) if leaves(layer))
     return next(learns, len(model.layers))
 
 
 def _packed(model: Decoder, segments: np.ndarray) -> PackedStep:
+    if "virtual" in model:
+        raise OptionError(
+            "documents of one row cannot have virtual tokens before each of them; train without packing"
+        )
     if model.spec.unpackable is not None:
         raise OptionError(
             f"documents of family {model.spec.family!r} cannot share a row: {model.spec.unpackable};"
@@ -75,13 +83,15 @@ def _learning(layer: Any, x: mx.array, step: Step, checkpoint: bool) -> mx.array
         own = copy(step)
         own.shared, own.sides = dict(beside["shared"]), list(beside["sides"])
         own.lent = {int(source): tuple(pair) for source, pair in beside["lent"].items()}
+        own.before = {index: tuple(beside["before"])} if beside["before"] else None
         own.layer = index
         with replaced(layer, parameters), router_logits(layer) as logits:
             y = layer(x, own, ())
         return y, _beside(own), logits if watched else []
 
     index, watched = step.layer, is_watched(layer)
-    given = _together(layer.trainable_parameters(), x, _beside(step))
+    before = list(step.before.get(index, ())) if step.before is not None else []
+    given = _together(layer.trainable_parameters(), x, {**_beside(step), "before": before})
     y, left, logits = mx.checkpoint(inside)(*given) if checkpoint else inside(*given)
     step.shared, step.sides = left["shared"], left["sides"]
     step.lent = {int(source): tuple(pair) for source, pair in left["lent"].items()}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from macllm.adapters.method import KINDS, Method
+from macllm.adapters.method import MATRIX_KINDS, VIRTUAL, AnyMethod, Bottleneck, Method, Scalings, Virtual
 from macllm.errors import OptionError
 from macllm.spec import ModelSpec
 from macllm.tune.batches import Batching
@@ -31,15 +31,23 @@ class Job:
     resume: bool = False
 
 
-def method_of(settings: Mapping[str, Value]) -> Method:
-    kind = next(kind for kind in KINDS if kind == settings["method"])
+def method_of(settings: Mapping[str, Value]) -> AnyMethod:
+    named, layers = (str(settings["targets"]),), int(settings["num_layers"])
+    match settings["method"]:
+        case "ia3":
+            return Scalings(named, layers)
+        case "bottleneck":
+            return Bottleneck(int(settings["rank"]), named, layers)
+        case "prompt" | "prefix" as virtual:
+            return Virtual(virtual, int(settings["virtual_tokens"]))
+    kind = next(kind for kind in MATRIX_KINDS if kind == settings["method"])
     return Method(
         kind,
         int(settings["rank"]),
         float(settings["scale"]),
         float(settings["dropout"]),
-        (str(settings["targets"]),),
-        int(settings["num_layers"]),
+        named,
+        layers,
     )
 
 
@@ -66,6 +74,8 @@ def batching_of(
 ) -> Batching:
     """``together`` and ``packs`` are the objective's. Raises OptionError where rows are to be packed and cannot be."""
     wanted, why = settings["pack"], spec.unpackable
+    if settings["method"] in VIRTUAL:
+        why = f"method {settings['method']!r} puts its tokens before one row alone"
     if not packs or together > 1:
         why = f"objective {settings['objective']!r} looks at each row by itself"
     if wanted == "yes" and why is not None:

@@ -1,14 +1,16 @@
-"""How a model learns: low-rank adapters on some of its matrices, or its own weights (full)."""
+"""How a model learns: factors of its matrices, something else beside it, or its own weights (full)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mlx.nn.layers.base import Module
 
-from macllm.adapters.method import TWO_FACTORS, Method
+from macllm.adapters.insert import insert
+from macllm.adapters.method import TWO_FACTORS, AnyMethod, Method
 from macllm.adapters.targets import first_layer, fully_learned, select
 from macllm.errors import OptionError
-from macllm.nn.adapted import adapt, restore
+from macllm.nn.adapted import adapt
+from macllm.nn.beside import restore
 from macllm.nn.decoder import Decoder
 from macllm.nn.linear import PackedLinear
 from macllm.nn.stack import Stack
@@ -33,14 +35,16 @@ class Attached:
     first_layer: int
 
 
-def attach(model: Decoder, spec: ModelSpec, method: Method, seed: int = 0) -> Attached:
+def attach(model: Decoder, spec: ModelSpec, method: AnyMethod, seed: int = 0) -> Attached:
     """Makes a model learn by a method, and nothing else in it; what it computes stays the same to the bit.
 
-    ``seed`` draws the adapters' first factors. Raises OptionError for targets that name nothing and for weights whose
-    storage the method does not learn on.
+    Only virtual tokens are seen from the start. ``seed`` draws what begins at random. Raises OptionError for targets
+    that name nothing, and where the model has no place for the method or is stored in a way that it does not learn on.
     """
     detach(model)
-    if method.kind == "full":
+    if not isinstance(method, Method):
+        insert(model, method, seed)
+    elif method.kind == "full":
         _unfreeze(model, spec, method.num_layers)
     else:
         chosen = select(spec, method.targets, method.num_layers)

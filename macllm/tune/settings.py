@@ -213,6 +213,15 @@ SETTINGS: tuple[Setting, ...] = (
         whole=True,
         form=False,
     ),
+    Setting(
+        "virtual_tokens",
+        20,
+        "tokens that prompt and prefix learn to put before every row",
+        1,
+        4096,
+        whole=True,
+        form=False,
+    ),
     Setting("batch_size", 4, "rows computed at once", 1, 4096, whole=True),
     Setting(
         "grad_accumulation_steps",

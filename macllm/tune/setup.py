@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from macllm.adapters.method import Method
+from macllm.adapters.method import AnyMethod
 from macllm.errors import ConfigError, InputError, OptionError
 from macllm.spec import ModelSpec
 from macllm.tokenizer import Tokenizer
@@ -69,7 +69,7 @@ class Setup:
     tokenizer: Tokenizer
     data: DataSet
     objective: Objective
-    method: Method
+    method: AnyMethod
     optimizer: OptimizerSpec
     schedule: Schedule
     batching: Batching

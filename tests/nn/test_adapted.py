@@ -13,10 +13,10 @@ from macllm.nn.adapted import (
     Factors,
     adapt,
     plain,
-    restore,
     row_lengths,
     seed_dropout,
 )
+from macllm.nn.beside import restore
 from macllm.nn.linear import Part, RoundedLinear, SeparateLinear, make_linear
 from macllm.nn.mlp import MLPBlock
 from macllm.nn.stack import SeparateStack, make_stack

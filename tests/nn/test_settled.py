@@ -10,7 +10,7 @@ from base_models import random_model, wide_spec
 from macllm.adapters.files import Adapter, apply
 from macllm.adapters.method import Method
 from macllm.nn.adapted import adapters as adapters_of
-from macllm.nn.adapted import restore
+from macllm.nn.beside import restore
 from macllm.nn.decoder import Decoder
 from macllm.nn.settled import SettledLinear, settle
 from macllm.tune.methods import attach, detach

@@ -39,6 +39,8 @@ class StreamsBlock(SideInputsBlock):
 class AltUpLayerBlock(SideLayerBlock):
     """A layer over states (B, L, N, D): all are predicted, the active one is computed, all are corrected by it."""
 
+    takes_adapters = False  # it goes through its blocks in a way of its own
+
     def __init__(self, layer: AltUpLayer, parameters: Parameters, prefix: str) -> None:
         super().__init__(layer, parameters, prefix)
         self.router = parameters.linear(prefix, "router")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from macllm.engine.loading import stop_ids
 from macllm.errors import OptionError
-from macllm.nn.adapted import without_adapters
+from macllm.nn.beside import without_adapters
 from macllm.nn.decoder import Decoder
 from macllm.tokenizer import Tokenizer
 from macllm.tune.batches import Batch
