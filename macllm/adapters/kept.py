@@ -72,3 +72,15 @@ def find(name: str) -> Path:
     near = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]}?" if near else f"kept here: {', '.join(known[:5])}"
     raise InputError(f"there is no adapter '{name}' ({guess}); name one of those, or a folder")
+
+
+def free_name(data: str) -> str:
+    """A name for an adapter that this data teaches, which nothing has yet."""
+    stem = data.rstrip("/").rpartition("/")[2].removesuffix(".jsonl")
+    clean = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in stem).strip("-._")[:50]
+    name = clean or "adapter"
+    number = 2
+    found = name
+    while existing(found) is not None:
+        found, number = f"{name}-{number}", number + 1
+    return found

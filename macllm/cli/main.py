@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "show what a model is and on which Mac it fits",
     "families": "show which architectures run, or check one against its original",
     "convert": "write a model in another precision",
+    "finetune": "teach a model by example conversations or texts",
     "bench": "measure prefill and decode speed of a model",
     "kernels": "show the custom kernels, or check them on the CPU",
     "doctor": "show what this machine offers and what to improve",

@@ -29,6 +29,7 @@ from macllm.nn.adapted import seed_dropout
 from macllm.nn.decoder import Decoder
 from macllm.tune import learned, state
 from macllm.tune.batches import Batch, Batches, Position
+from macllm.tune.curve import write_curve
 from macllm.tune.metrics_file import MetricsFile, Row
 from macllm.tune.optimizers import Optimizer
 from macllm.tune.parallel import ALONE, World
@@ -285,6 +286,7 @@ class Loop:
         setup = self._setup
         if self._world.first:
             state.save(setup.job.folder, self._model, self._optimizer, self.progress, setup.identity())
+            write_curve(setup.job.folder)
         self._saved_step = self.progress.step
         return Saved(self.progress.step, str(setup.job.folder))
 

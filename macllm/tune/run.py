@@ -32,7 +32,7 @@ def train(
     astray, MacllmError otherwise: one sentence.
     """
     if not job.resume:
-        _refuse_existing(job.folder)
+        refuse_existing(job.folder)
     yield from run(set_up(job, cancelled=cancelled), cancelled=cancelled, loading=loading)
 
 
@@ -71,7 +71,7 @@ def run(
     yield from Loop(setup, loaded, model, optimizer, World.here()).run(cancelled)
 
 
-def _refuse_existing(folder: Path) -> None:
-    """What an earlier run learned is never written over."""
+def refuse_existing(folder: Path) -> None:
+    """What an earlier run learned is never written over. Raises InputError where ``folder`` holds any."""
     if (folder / WEIGHTS).exists() or state.newest(folder) is not None:
         raise InputError(f"{folder}: there is an adapter already; resume it, or name another folder")

@@ -45,6 +45,8 @@ class Setting:
             return "yes or no"
         if self.choices:
             return " or ".join(filter(None, (", ".join(self.choices[:-1]), self.choices[-1])))
+        if self.text:
+            return "a text"
         noun = "a whole number" if self.whole else "a number"
         ends = f"{'above' if self.above else 'of at least'} {self.low:g}"
         words = f"{noun} {ends}" + (f" and at most {self.high:g}" if self.high != math.inf else "")

@@ -84,8 +84,9 @@ class Setup:
         return self.schedule.steps
 
     def identity(self) -> dict[str, Any]:
-        """What a run that goes on has to have in common with the one that stopped."""
-        return {"settings": dict(self.settings), "data": self.data.key, "date": self.date}
+        """What a run that goes on has to have in common with the one that stopped; and where to find it."""
+        places = {"model": self.job.name or str(self.job.base), "rows": str(self.job.data)}
+        return {"settings": dict(self.settings), "data": self.data.key, "date": self.date, **places}
 
 
 def set_up(

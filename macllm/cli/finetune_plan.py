@@ -1,0 +1,109 @@
+"""``macllm finetune --plan``: what a run will be and take, before anything is loaded."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from macllm.cli.finetune_data import data_json, packing_words
+from macllm.cli.finetune_watch import counted
+from macllm.cli.output import print_json, print_table
+from macllm.errors import OptionError
+from macllm.units import count
+
+if TYPE_CHECKING:
+    from macllm.tune.memory import Estimate
+    from macllm.tune.setup import Setup
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is set up, and what it takes."""
+
+    setup: "Setup"
+    estimate: "Estimate"
+    parameters: int | None  # that learn; None where it is known of the loaded model alone
+
+
+def plan_of(setup: "Setup") -> Plan:
+    """Estimates what the run takes."""
+    from macllm.backend import current
+    from macllm.tune.count import learned_parameters
+    from macllm.tune.memory import estimate, read_base
+
+    limit = current(setup.job.dtype).memory_limit_bytes
+    expected = estimate(read_base(setup.job.base), setup.settings, limit)
+    return Plan(setup, expected, learned_parameters(setup.spec, setup.method))
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Prints the plan. Raises OptionError where the run would be refused."""
+    if as_json:
+        print_json(_as_json(plan))
+    else:
+        _print(plan)
+    if plan.estimate.verdict == "too big":
+        raise OptionError(plan.estimate.sentence)
+
+
+def _print(plan: Plan) -> None:
+    from macllm.tune.dataset import statistics
+
+    setup, job = plan.setup, plan.setup.job
+    stats = statistics(setup.data.train)
+    rows = [
+        ("base", job.name or str(job.base)),
+        ("data", str(job.data)),
+        ("adapter", str(job.folder)),
+        ("method", _method(setup)),
+        ("rows", f"{len(setup.data.train) // setup.objective.together:,}"),
+        ("rows to validate with", f"{len(setup.data.valid) // setup.objective.together:,}"),
+        ("tokens", f"{stats.tokens:,}, {stats.supervised_share:.0%} of them learned"),
+        ("longest row", f"{stats.longest:,} tokens ({stats.longest_at})"),
+        ("batches", f"{setup.per_epoch:,} a pass"),
+        ("steps", _steps(setup)),
+    ]
+    if plan.parameters is not None:
+        rows.append(("weights that learn", count(plan.parameters)))
+    print_table(("", "plan"), rows)
+    print()
+    for text in (packing_words(setup), *(_sentence(note) for note in setup.notes)):
+        if text is not None:
+            print(text)
+    print(plan.estimate.sentence)
+
+
+def _method(setup: "Setup") -> str:
+    method, settings = setup.method, setup.settings
+    rank = f", rank {method.rank}, scale {method.scale:g}" if method.kind != "full" else ""
+    return f"{settings['objective']} by {method.kind}{rank}, {setup.optimizer.name}"
+
+
+def _steps(setup: "Setup") -> str:
+    begun = setup.saved.progress.step if setup.saved is not None else 0
+    passes = setup.batches / setup.per_epoch if setup.per_epoch else 0.0
+    words = f"{setup.steps:,}, {passes:.3g} times through the rows"
+    return f"{words}; {counted(begun, 'step')} are done" if begun else words
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
+
+
+def _as_json(plan: Plan) -> dict[str, Any]:
+    setup, job = plan.setup, plan.setup.job
+    return {
+        "base": job.name or str(job.base),
+        "data": str(job.data),
+        "adapter_path": str(job.folder),
+        **data_json(setup),
+        "batches_per_epoch": setup.per_epoch,
+        "steps": setup.steps,
+        "resumed_step": setup.saved.progress.step if setup.saved is not None else 0,
+        "trainable_parameters": plan.parameters,
+        "estimated_bytes": plan.estimate.needed_bytes,
+        "memory_limit_bytes": plan.estimate.limit_bytes,
+        "verdict": plan.estimate.verdict,
+        "sentence": plan.estimate.sentence,
+        "remedy": dict(plan.estimate.remedy),
+        "settings": dict(setup.settings),
+        "notes": list(setup.notes),
+    }

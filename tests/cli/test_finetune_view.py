@@ -1,0 +1,103 @@
+"""A run on a terminal: every size has its picture, nothing is wider or higher than it, and the last frame stays."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from macllm.cli.finetune_live import Frame, LiveView
+from macllm.cli.finetune_watch import Watched, ending_words, use_words
+from macllm.engine.training_events import Planned, Sample, Saved, Trained, TrainStep, Validation
+
+PLANNED = Planned(
+    "starter", "mine", 1000, 50, 300, 2_442_240, 10**9, 12 * 10**9, notes=("50 rows were set aside",)
+)
+
+
+def step(number: int) -> TrainStep:
+    return TrainStep(
+        number,
+        300,
+        3 / number + 1,
+        1e-5,
+        0.8,
+        900 * number,
+        512.0,
+        10**9,
+        2 * 10**9,
+        2.0 * number,
+        200.0,
+        0.5,
+        99,
+    )
+
+
+def watched(steps: int = 120) -> Watched:
+    made = Watched("starter", "/adapters/my own")
+    made.take(PLANNED)
+    for number in range(1, steps + 1):
+        made.take(step(number))
+        if number % 50 == 0:
+            made.take(Validation(number, 2.0 - number / 100, best=True))
+            made.take(Sample(number, "A question?\nAnd more", "An answer " * 60))
+            made.take(Saved(number, "state"))
+    return made
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (100, 30), (200, 50), (40, 8), (20, 4)])
+@pytest.mark.parametrize("steps", [0, 1, 120])
+def test_every_size_has_its_picture(size: tuple[int, int], steps: int) -> None:
+    width, height = size
+    lines = Frame(watched(steps), "fine-tuning starter -> mine").lines(width, height)
+    assert len(lines) <= height
+    assert all(line.cell_len <= width for line in lines)
+    assert lines[0].plain.startswith("fine-tuning starter"[: width - 1])
+
+
+def test_a_small_terminal_shows_all_figures_and_both_curves() -> None:
+    text = "\n".join(line.plain for line in Frame(watched(), "title").lines(60, 24))
+    for told in (
+        "step 120 of 300",
+        "40%",
+        "3 min 20 s left",
+        "loss 1.0250",
+        "validation 1.0000, best 1.0000 at step 100",
+        "rate 1e-05",
+        "gradient 0.8",
+        "512 tok/s",
+        "peak 2.0 GB of 12.0 GB",
+        "saved at step 100",
+        "★",
+        "⠤⠒⠤ loss",
+        "A question? And more",
+        "→ An answer",
+        "ctrl+c saves and stops",
+    ):
+        assert told in text, told
+
+
+def test_before_the_first_step_the_plan_and_its_notes_are_told() -> None:
+    text = "\n".join(line.plain for line in Frame(watched(0), "title").lines(80, 24))
+    assert "300 steps to go" in text and "1,000 rows" in text and "note: 50 rows were set aside" in text
+
+
+def test_stopping_is_said_and_the_last_frame_stays() -> None:
+    run = watched()
+    file = io.StringIO()
+    with LiveView(run, "title", Console(file=file, force_terminal=True, width=80, height=24)) as view:
+        run.stopping = True
+        view.stopping()
+        lines = Frame(run, "title").lines(80, 24)
+        assert lines[-1].plain.startswith("finishing this step and saving")
+    left = file.getvalue().rpartition("\x1b[?1049l")[2]  # after the other screen is gone
+    assert "step 120 of 300" in left and "loss 1.025" in left and "finishing" not in left
+
+
+def test_how_it_ended_and_how_it_is_used() -> None:
+    run = watched()
+    run.take(Trained("early_stop", 120, "", 1.025, 1.0))
+    assert ending_words(run) == (
+        "/adapters/my own: finished early, since validation no longer got better after 120 steps, loss 1.0250, "
+        "validation 1.0000 (step 100)"
+    )
+    assert use_words(run) == "macllm chat starter --adapter '/adapters/my own'"
