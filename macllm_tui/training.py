@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from macllm.engine.events import Done, Failed, Loading
+from macllm.engine.events import Done, Failed, Loading, Notice
 from macllm.engine.protocol import Train
 from macllm.engine.training_events import Planned, Sample, Saved, Trained, TrainStep, Validation
 from macllm.errors import MacllmError
@@ -34,6 +34,9 @@ class TrainingRun:
         self.saved: deque[Saved] = deque(maxlen=SAVES)
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.sampled = 0  # samples ever, also those no longer kept
+        self.notes: list[
+            str
+        ] = []  # sentences about what was chosen or left out, and rows that cannot be used
         self.trained: Trained | None = None
         self.failed: Failed | None = None
         self.loss = Series("loss")
@@ -55,7 +58,7 @@ class TrainingRun:
     @property
     def resumable(self) -> bool:
         """Whether it ended early and left something to go on from."""
-        return self.state == "stopped" or (self.state == "failed" and bool(self.saved))
+        return self.state in ("stopped", "failed") and (bool(self.saved) or self.request.resume)
 
     async def follow(self) -> None:
         """Submits the request and takes all that comes of it; starts the engine where it is not running."""
@@ -85,6 +88,8 @@ class TrainingRun:
         match event:
             case Loading():
                 self.loading = event
+            case Notice():
+                self.notes.append(event.message)
             case Planned():
                 self._begin(event)
             case TrainStep():
@@ -112,6 +117,7 @@ class TrainingRun:
     def _begin(self, planned: Planned) -> None:
         """The plan is there; where an earlier run goes on, what it did after its last save is forgotten."""
         self.planned = planned
+        self.notes += planned.notes
         if self.state == "starting":
             self.state = "running"
         self.loss.cut(planned.resumed_step)

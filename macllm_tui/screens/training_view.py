@@ -44,6 +44,7 @@ class TrainingView(Vertical):
     TrainingView > #training-banner.-bad { display: block; background: $surface; color: $text-error; }
     TrainingView > #training-banner.-note { display: block; background: $surface; color: $text; }
     TrainingView > #training-speed, TrainingView > #training-memory { color: $text-muted; }
+    TrainingView > #training-notes { color: $text-muted; max-height: 6; }
     TrainingView > Plot { height: 2fr; min-height: 5; margin-top: 1; }
     TrainingView > Samples, TrainingView > Samples:focus {
         height: 1fr; min-height: 3; padding: 0; background: $background;
@@ -70,6 +71,7 @@ class TrainingView(Vertical):
         yield Static(id="training-figures", markup=False)
         yield Static(id="training-speed", markup=False)
         yield Static(id="training-memory", markup=False)
+        yield Static(id="training-notes", markup=False)
         yield Plot(self._curves(), empty="The curves begin with the first step.")
         yield Samples(Option(_NO_SAMPLES, disabled=True), markup=False)
 
@@ -96,6 +98,9 @@ class TrainingView(Vertical):
         self.query_one("#training-figures", Static).update(losses_line(run))
         self.query_one("#training-speed", Static).update(speed_line(run, wide - 2))
         self.query_one("#training-memory", Static).update(memory_line(run))
+        notes = self.query_one("#training-notes", Static)
+        notes.update(notes_lines(run))
+        notes.display = bool(run.notes)
         self.query_one(Plot).draw()
         self._list_samples()
         if run.state != self._state:
@@ -154,8 +159,12 @@ class TrainingView(Vertical):
         sample = self._samples[index]
         if index in self._unfolded:
             return f"▾ step {sample.step}\n  {_indented(sample.prompt)}\n  → {_indented(sample.text)}"
-        line = f"▸ step {sample.step}  {_folded(sample.prompt)} → {_folded(sample.text)}"
         width = max(20, (self.size.width or self.app.size.width) - 4)
+        prompt = _folded(sample.prompt)
+        room = width * 3 // 5
+        if len(prompt) > room:  # what was asked last stands at its end
+            prompt = f"…{prompt[1 - room :]}"
+        line = f"▸ step {sample.step}  {prompt} → {_folded(sample.text)}"
         return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
@@ -218,6 +227,12 @@ def memory_line(run: TrainingRun) -> str:
     return f"memory {bar(used, limit, 16)} {size(used)} of {size(limit)}, {peak}"
 
 
+def notes_lines(run: TrainingRun) -> str:
+    """What was chosen or left out; where it failed over its rows, these."""
+    notes = [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in run.notes]
+    return "\n".join(notes)
+
+
 def ending(run: TrainingRun) -> tuple[str, str]:
     """The banner's sentence and its class; empty while the run goes on."""
     if run.state == "failed" and run.failed is not None:
@@ -236,7 +251,10 @@ def ending(run: TrainingRun) -> tuple[str, str]:
         return f"✓ Finished{early} at step {trained.step}{loss}. {use}", "-good"
     if run.state == "stopped":
         at = f" at step {trained.step}" if trained is not None else ""
-        return f"Stopped{at}. Press r to resume. {use}".rstrip(), "-note"
+        again = (
+            "Press r to resume." if run.resumable else "Nothing was learned yet; press e to change the form."
+        )
+        return f"Stopped{at}. {again} {use}".rstrip(), "-note"
     return "", ""
 
 

@@ -195,7 +195,10 @@ class Field(Vertical):
     def say(self, text: str = "", *, wrong: bool = False, warning: bool = False) -> None:
         """Shows a sentence in place of the help; nothing shows the help again."""
         mark = "✗ " if wrong else "! " if warning else ""
-        self._note.update(f"{mark}{text}" if text else self._help)
+        note = f"{mark}{text}" if text else self._help
+        if note == self.note:  # a form asks all of its fields at every key
+            return
+        self._note.update(note)
         self.set_class(wrong, "-wrong")
         self.set_class(warning, "-warning")
 
