@@ -400,9 +400,14 @@ class MacllmApp(App[None], inherit_bindings=False):
         def keep(run: TrainingRun) -> None:
             self.training = run
 
+        def chat(ref: ModelRef) -> None:
+            self.run_worker(self.use_model(ref), group="load")
+
         base = self.training.request.model if self.training is not None else self.chat_screen.require_model()
         await self.push_screen(
-            FineTuneScreen(self.engine, base, run=self.training, choose_model=self.pick_model, keep=keep)
+            FineTuneScreen(
+                self.engine, base, run=self.training, choose_model=self.pick_model, keep=keep, chat=chat
+            )
         )
 
     async def ask(self, screen: Screen[T]) -> T | None:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 
@@ -25,6 +25,8 @@ MOST_SESSIONS = 6  # a switch back to a recent conversation computes nothing ane
 IDLE_SHARE = 0.25  # of the memory limit that they may take; the last one used may take more
 FULL_SHARE = 0.95  # of the memory limit; above it no conversation that is not being answered keeps its cache
 
+_Key: TypeAlias = tuple[str, str | None, int | None]
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -40,13 +42,11 @@ class Resident:
 
     def __init__(self) -> None:
         self._loaded: Loaded | None = None
-        self._key: tuple[str, str | None, int | None] | None = None
+        self._key: _Key | None = None
         self._learned = ""  # the stamp of the adapter that the model has
         self._ready: Ready | None = None
         self._counter: PromptCounter | None = None
-        self._set_aside: tuple[str, str | None, int | None] | None = (
-            None  # key of what is counted for, not held
-        )
+        self._set_aside: _Key | None = None  # of what is counted for, and not held
         self._idle: OrderedDict[str, Session] = OrderedDict()  # least recently used first
         self._leased: set[str] = set()
 
@@ -186,7 +186,7 @@ class Resident:
         return sum(map(_held_bytes, self._idle.values()))
 
 
-def _key(model: ModelRef) -> tuple[str, str | None, int | None]:
+def _key(model: ModelRef) -> _Key:
     return model.path, model.dtype, model.kv_bits
 
 

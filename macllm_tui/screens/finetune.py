@@ -1,6 +1,7 @@
 """The fine-tuning screen: a form to start a run, and the view of the run. It drives the engine; it computes nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import on, work
@@ -20,12 +21,13 @@ from macllm_tui.training import TrainingRun
 from macllm_tui.widgets.fields import Field
 
 Keep = Callable[[TrainingRun], None]
+Chat = Callable[[ModelRef], None]
 
 
 class FineTuneScreen(Screen[None]):
     """Teaches ``base``. ``run`` is one to show again; ``keep`` is told of a run that began, which outlives the screen.
 
-    ``choose_model`` lets the person choose another base.
+    ``choose_model`` lets the person choose another base, and ``chat`` is given the model with what it learned.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "close")]
@@ -48,6 +50,7 @@ class FineTuneScreen(Screen[None]):
         run: TrainingRun | None = None,
         choose_model: ChooseModel | None = None,
         keep: Keep | None = None,
+        chat: Chat | None = None,
     ) -> None:
         super().__init__()
         self.training = run
@@ -55,6 +58,7 @@ class FineTuneScreen(Screen[None]):
         self._draft = Draft.of(run.request) if run is not None else Draft(base)
         self._choose_model = choose_model
         self._keep = keep
+        self._chat = chat
 
     def compose(self) -> ComposeResult:
         yield Static("Fine-tune", id="finetune-title", markup=False)
@@ -87,6 +91,8 @@ class FineTuneScreen(Screen[None]):
                 return run is not None and run.resumable
             case "edit":
                 return run is not None and run.over
+            case "chat_with":
+                return run is not None and run.trained is not None and self._chat is not None
             case "resume":
                 return form is not None and form.resumable
         return True
@@ -162,6 +168,14 @@ class FineTuneScreen(Screen[None]):
         """The form again, with all that was filled in."""
         self.training = None
         await self._show_form()
+
+    def action_chat_with(self) -> None:
+        """Closes, and has the chat answer with what was learned."""
+        run = self.training
+        if run is None or run.trained is None or self._chat is None:
+            return
+        self._chat(replace(run.request.model, adapter=run.trained.path))
+        self.dismiss(None)
 
     def action_leave(self) -> None:
         """Closes; a run goes on."""

@@ -75,7 +75,8 @@ class Draft:
         settings = {name: value for name, value in self.settings().items() if value != BY_NAME[name].default}
         if "iters" in settings:
             settings.pop("epochs", None)
-        return Train(self.base, self.data.strip(), self.adapter.strip(), settings, resume)
+        base = replace(self.base, adapter=None)  # what is learned is learned beside the base alone
+        return Train(base, self.data.strip(), self.adapter.strip(), settings, resume)
 
     def unused(self, report: DataReport | None) -> dict[str, str]:
         """Settings that mean nothing beside the others, or for this data, and why: sentences by field."""

@@ -1,5 +1,6 @@
 """A fine-tuning run as one watches it: progress, curves, speed, memory, samples. The run itself is elsewhere."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -8,7 +9,8 @@ from textual.containers import Vertical
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from macllm.engine.training_events import Sample
+from macllm.adapters import kept
+from macllm.engine.training_events import Sample, Trained
 from macllm.plotting.braille import Curve
 from macllm.units import duration, size
 from macllm_tui.training import TrainingRun
@@ -32,6 +34,7 @@ class TrainingView(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "screen.stop_run", "stop"),
+        Binding("c", "screen.chat_with", "chat with it"),
         Binding("r", "screen.resume_run", "resume"),
         Binding("e", "screen.edit", "edit the form"),
         Binding("l", "logarithmic", "log scale"),
@@ -244,7 +247,11 @@ def ending(run: TrainingRun) -> tuple[str, str]:
         )
         return f"✗ {message[:1].upper()}{message[1:].rstrip('.')}.{again}", "-bad"
     trained = run.trained
-    use = f"Chat with it: macllm chat {run.request.model.name} --adapter {trained.path}" if trained else ""
+    use = (
+        f"Chat with it: press c, or macllm chat {run.request.model.name} --adapter {named(trained)}"
+        if trained
+        else ""
+    )
     if run.state == "finished" and trained is not None:
         early = " early, since the validation loss no longer fell" if trained.reason == "early_stop" else ""
         loss = f", validation loss {trained.valid_loss:.3f}" if trained.valid_loss is not None else ""
@@ -256,6 +263,12 @@ def ending(run: TrainingRun) -> tuple[str, str]:
         )
         return f"Stopped{at}. {again} {use}".rstrip(), "-note"
     return "", ""
+
+
+def named(trained: Trained) -> str:
+    """What the adapter is called in a command: its name where it is kept with the others, else its folder."""
+    path = Path(trained.path)
+    return path.name if path.parent == kept.folder() else str(path)
 
 
 def _folded(text: str) -> str:

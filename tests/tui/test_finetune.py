@@ -333,7 +333,7 @@ async def test_a_run_from_start_to_end(base: ModelRef, data: Path, size: tuple[i
         assert run.request.settings == {}  # all as it would be by itself
         await until(pilot, lambda: run.over and app.said("#training-banner"))
         assert app.said("#training-banner").startswith("✓ Finished at step 60, validation loss 1.770.")
-        assert "macllm chat qwen3-0.6b --adapter /adapters/haiku" in app.said("#training-banner")
+        assert "press c, or macllm chat qwen3-0.6b --adapter /adapters/haiku" in app.said("#training-banner")
         assert "step 60 of 60" in app.said("#training-progress") and "100 %" in app.said("#training-progress")
         assert "best 1.761 at step 50" in app.said("#training-figures")
         plot = app.under_test.query_one(Plot).text

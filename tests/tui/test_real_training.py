@@ -69,6 +69,14 @@ async def test_a_run_is_started_watched_and_leaves_an_adapter(tmp_path: Path) ->
         assert run.loss.length == 12 and run.valid_loss.length == 3 and run.sampled == 3
         assert run.validation is not None and run.best is not None
         assert (kept.folder() / "data" / kept.WEIGHTS).is_file()
+        await pilot.press("c")  # and it answers at once
+        await until(pilot, lambda: app.screen is app.chat_screen and app.loading is None)
+        assert app.conversation.model is not None
+        assert app.conversation.model.adapter == str(kept.folder() / "data")
+        app.chat_screen.prompt.text = "Who are you?"
+        await pilot.press("enter")
+        await until(pilot, lambda: len(texts(app)) == 2 and not app.conversation.replies)
+        assert app.conversation.branch[-1].state == "length"
 
 
 async def test_it_is_stopped_with_s_goes_on_with_r_and_chats_are_told_meanwhile(tmp_path: Path) -> None:
