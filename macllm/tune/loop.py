@@ -281,13 +281,14 @@ class Loop:
 
     def _save(self) -> Saved:
         """The state; and what is learned, where no look at the validation rows has found a best yet."""
-        if self.progress.best is None:
-            self._write_learned()
         setup = self._setup
         if self._world.first:
             state.save(setup.job.folder, self._model, self._optimizer, self.progress, setup.identity())
-            write_curve(setup.job.folder)
         self._saved_step = self.progress.step
+        if self.progress.best is None:
+            self._write_learned()  # after the save: a run that is killed between goes on from here
+        if self._world.first:
+            write_curve(setup.job.folder)
         return Saved(self.progress.step, str(setup.job.folder))
 
     def _write_learned(self) -> None:
