@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from macllm.errors import Cancelled, InputError
+from macllm.tune import hub_data
 from macllm.tune.keys import Renamed, parse
 from macllm.tune.schema import Row, RowError, Schema, read_row
 
@@ -194,7 +195,8 @@ def other_schema(row: Row, first: Schema) -> str:
 def data_files(path: Path) -> tuple[list[Path], list[str]]:
     """The files that are meant, the one to train on first, and what is to be said about the others.
 
-    Raises InputError where there is none to read.
+    What is no file or folder may be a name on Hugging Face (:mod:`macllm.tune.hub_data`). Raises InputError where
+    there is none to read.
     """
     path = path.expanduser()
     try:
@@ -207,6 +209,9 @@ def data_files(path: Path) -> tuple[list[Path], list[str]]:
             raise InputError(f"{path}: this is neither a file nor a folder; name a .jsonl file")
     except OSError as error:
         raise InputError(f"{path}: it cannot be read ({error.strerror}); name another file") from None
+    name = hub_data.parse(str(path))
+    if name is not None:
+        return _split_files(hub_data.written(name))
     raise InputError(
         f"{path}: there is no such file or folder; name a .jsonl file, or a folder with train.jsonl"
     )
