@@ -142,7 +142,7 @@ def _example_json(tokenizer: "Tokenizer", example: "Example") -> dict[str, Any]:
 def _print_example(tokenizer: "Tokenizer", example: "Example") -> None:
     from macllm.tune.examples import pieces
 
-    parts = pieces(tokenizer, example)
+    parts = [(_printable(text), learned) for text, learned in pieces(tokenizer, example)]
     if not sys.stdout.isatty():
         print("".join(f"{_OPEN}{text}{_CLOSE}" if learned else text for text, learned in parts))
         print(f"\nWhat stands between {_OPEN} and {_CLOSE} is learned.")
@@ -156,3 +156,8 @@ def _print_example(tokenizer: "Tokenizer", example: "Example") -> None:
     console.print(
         Text.assemble(("What is green", _LEARNED), " is learned, ", ("the rest", _MASKED), " is read.")
     )
+
+
+def _printable(text: str) -> str:
+    """Without what would command the terminal."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
-from macllm.cli.finetune_watch import Watched, counted
+from macllm.cli.finetune_watch import Watched, counted, shown
 from macllm.engine.training_events import TrainingEvent
 from macllm.plotting.braille import AXIS, Curve, drawn
 from macllm.units import count, duration, size
@@ -190,8 +190,8 @@ def _sample(watched: Watched, width: int) -> list[Text]:
     sample = watched.sample
     if sample is None:
         return []
-    prompt = Text.assemble((f"step {sample.step} ", _SOFT), " ".join(sample.prompt.split()))
-    answer = Text.assemble(("→ ", _SOFT), " ".join(sample.text.split()))
+    prompt = Text.assemble((f"step {sample.step} ", _SOFT), shown(sample.prompt))
+    answer = Text.assemble(("→ ", _SOFT), shown(sample.text))
     wrapped = _wrapped(answer, width)[: _SAMPLE_ROWS - 1]
     return [_fit(prompt, width), *wrapped]
 

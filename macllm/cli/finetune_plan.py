@@ -72,9 +72,14 @@ def _print(plan: Plan) -> None:
 
 
 def _method(setup: "Setup") -> str:
-    method, settings = setup.method, setup.settings
-    rank = f", rank {method.rank}, scale {method.scale:g}" if method.kind != "full" else ""
-    return f"{settings['objective']} by {method.kind}{rank}, {setup.optimizer.name}"
+    method = setup.method
+    words = [f"{setup.settings['objective']} by {method.kind}"]
+    words += [
+        f"{name} {value:g}"
+        for name in ("rank", "scale", "tokens")
+        if method.kind != "full" and (value := getattr(method, name, None)) is not None
+    ]
+    return ", ".join([*words, setup.optimizer.name])
 
 
 def _steps(setup: "Setup") -> str:

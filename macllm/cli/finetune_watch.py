@@ -124,6 +124,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def shown(text: str) -> str:
+    """A text on one line, without what would command the terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+
+
 def _folded(text: str, most: int) -> str:
-    words = " ".join(text.split())
+    words = shown(text)
     return words if len(words) <= most else f"{words[: most - 1]}…"

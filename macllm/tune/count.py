@@ -2,21 +2,23 @@
 
 import math
 
-from macllm.adapters.method import Method
+from macllm.adapters.method import AnyMethod, Method
 from macllm.adapters.targets import fully_learned, select
 from macllm.spec import ModelSpec
 
+COUNTED = ("lora", "qlora", "rslora", "dora", "pissa", "full")
 
-def learned_parameters(spec: ModelSpec, method: Method) -> int | None:
+
+def learned_parameters(spec: ModelSpec, method: AnyMethod) -> int | None:
     """As :class:`macllm.tune.methods.Attached` counts them; None for a method that is counted when it is attached.
 
     Raises OptionError for targets that name nothing.
     """
+    if not isinstance(method, Method) or method.kind not in COUNTED:
+        return None
     if method.kind == "full":
         learned = fully_learned(spec, method.num_layers)
         return sum(tensor.size for tensor in spec.tensors() if tensor.name in learned)
-    if method.kind not in ("lora", "rslora", "dora"):
-        return None
     total = 0
     for tensor in select(spec, method.targets, method.num_layers):
         *count, outputs, inputs = tensor.shape

@@ -101,3 +101,10 @@ def test_how_it_ended_and_how_it_is_used() -> None:
         "validation 1.0000 (step 100)"
     )
     assert use_words(run) == "macllm chat starter --adapter '/adapters/my own'"
+
+
+def test_a_sample_cannot_command_the_terminal() -> None:
+    run = watched()
+    run.take(Sample(120, "\x1b[2J?", "\x1b]0;owned\x07 yes"))
+    lines = [line.plain for line in Frame(run, "title").lines(80, 24)]
+    assert any("yes" in line for line in lines) and not any("\x1b" in line for line in lines)
