@@ -109,7 +109,7 @@ SCALE_REWARDS: tuple[ScaleRewards, ...] = get_args(ScaleRewards)
 PACK = ("auto", "yes", "no")
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("objective", "sft", "what the model learns from the rows", choices=OBJECTIVES, form=False),
+    Setting("objective", "sft", "what the model learns from the rows", choices=OBJECTIVES),
     Setting(
         "beta",
         None,

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from macllm.adapters import kept as adapters
+from macllm.adapters.method import VIRTUAL
 from macllm.engine.protocol import ModelRef, Train
 from macllm.errors import InputError
+from macllm.tune.keys import parse as parse_keys
+from macllm.tune.objectives.kinds import KINDS, SPECIAL, refuse_rows
 from macllm.tune.rows import DataReport
 from macllm.tune.settings import BY_NAME, SETTINGS, Value, epochs, steps
 
@@ -15,10 +18,18 @@ DEFAULT_TEXTS: Mapping[str, str] = MappingProxyType(
     {each.name: each.write(each.default) for each in SETTINGS}
 )
 _CHARACTERS = 4  # a token, about: no tokenizer is read while one types
+_TEMPLATE = 20  # tokens that a template puts around a conversation, about
 
 
 _FEW_STEPS = 20
-_OF_ADAPTERS = ("rank", "scale", "dropout", "targets")
+_FACTORS = ("scale", "dropout", "loraplus_ratio")
+# what says nothing to a method; only two of them learn tokens
+_NOT_OF: Mapping[str, tuple[str, ...]] = {
+    "full": ("rank", *_FACTORS, "targets"),
+    "ia3": ("rank", *_FACTORS),
+    "bottleneck": _FACTORS,
+    **dict.fromkeys(VIRTUAL, ("rank", *_FACTORS, "targets", "num_layers")),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,21 @@ class Draft:
                 setting.parse(self.texts[setting.name])
             except InputError as error:
                 found[setting.name] = _sentence(str(error))
+        try:
+            parse_keys(self.texts["keys"])
+        except InputError as error:
+            found["keys"] = _sentence(str(error))
+        try:
+            if report is not None and report.good and report.schema is not None:
+                refuse_rows(self.texts["objective"], report.schema)
+        except InputError as error:
+            found["objective"] = _sentence(str(error))
         return found
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Settings that say something to other objectives alone."""
+        return SPECIAL - set(KINDS[self.texts["objective"]].settings)
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -83,8 +108,10 @@ class Draft:
         found = {}
         if self.texts["iters"].strip():
             found["epochs"] = "Not used: iters says how long."
-        if self.texts["method"] == "full":
-            found |= dict.fromkeys(_OF_ADAPTERS, "Not used: with method full the weights themselves learn.")
+        method = self.texts["method"]
+        found |= dict.fromkeys(_NOT_OF.get(method, ()), f"Not used: it says nothing to method {method}.")
+        if method not in VIRTUAL:
+            found["virtual_tokens"] = f"Not used: only methods {' and '.join(VIRTUAL)} learn tokens."
         if report is not None and report.schema == "text":
             found["learn"] = "Not used: rows of text are learned whole."
         return found
@@ -92,10 +119,12 @@ class Draft:
     def summary(self, report: DataReport, packable: bool) -> str:
         """How long it trains, in words; ``packable``: whether short rows can share a long one in this model."""
         settings, rows = self.settings(), report.train_rows
-        together = packable and report.schema != "preference" and settings["pack"] != "no"
+        alone = settings["objective"] != "sft" or settings["method"] in VIRTUAL
+        together = packable and not alone and settings["pack"] != "no"
         longest = int(settings["max_seq_length"])
         if together:
-            rows = min(rows, math.ceil(report.train_rows * report.mean / _CHARACTERS / longest))
+            each = report.mean / _CHARACTERS + (0 if report.schema == "text" else _TEMPLATE)
+            rows = min(rows, math.ceil(report.train_rows * each / longest))
         per_epoch = math.ceil(rows / int(settings["batch_size"]))
         count, times = steps(settings, per_epoch), epochs(settings, per_epoch)
         about = "About " if together and "iters" not in settings else ""

@@ -16,7 +16,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from macllm.adapters import kept as adapters
 from macllm.engine.protocol import ModelRef
-from macllm.errors import Cancelled, InputError, MacllmError
+from macllm.errors import Cancelled, InputError, MacllmError, OptionError
 from macllm.tune.memory import Base, Estimate, estimate, read_base
 from macllm.tune.rows import DataReport, check
 from macllm.tune.settings import FORM, SETTINGS, Setting
@@ -127,21 +127,22 @@ class FineTuneForm(Horizontal):
         self._label_further()
 
     def _label_further(self) -> None:
-        changed = [name for name in self.draft.changed if any(each.name == name for each in _FURTHER)]
+        shown = [each.name for each in _FURTHER if each.name not in self.draft.foreign]
+        changed = [name for name in self.draft.changed if name in shown]
         told = f" (changed: {', '.join(changed)})" if changed else ""
         mark = "▾" if self.query_one("#finetune-further").display else "▸"
-        self.query_one("#finetune-unfold", Button).label = Content(
-            f"{mark} {len(_FURTHER)} more settings{told}"
-        )
+        self.query_one("#finetune-unfold", Button).label = Content(f"{mark} {len(shown)} more settings{told}")
 
     @on(Field.Changed)
     def _changed(self, event: Field.Changed) -> None:
         event.stop()
         field, self.draft = event.field, self._with(event.field)
         self.refuse("")
-        if field.key == "data":
+        if field.key in ("data", "keys"):
             self._check_data()
-        elif field.key == "adapter":
+        if field.key == "data":
+            return
+        if field.key == "adapter":
             if self.focused_field() == "adapter":  # else it was proposed
                 self._named_by_hand = bool(field.value)
             self._check_name()
@@ -178,10 +179,17 @@ class FineTuneForm(Horizontal):
         stop = threading.Event()
         try:
             report = await asyncio.to_thread(
-                check, Path(text), progress=self._progress_from_thread(stop), cancelled=stop.is_set
+                check,
+                Path(text),
+                keys=self.draft.texts["keys"],
+                progress=self._progress_from_thread(stop),
+                cancelled=stop.is_set,
             )
             name = await asyncio.to_thread(free_name, text)
         except Cancelled:
+            return
+        except OptionError:
+            self._show_data("")  # the field of the keys says what is wrong with them
             return
         except InputError as error:
             self._show_data("")
@@ -282,7 +290,9 @@ class FineTuneForm(Horizontal):
     def _show_problems(self) -> None:
         """Each field says what is wrong with it; one that is still empty is not yet wrong."""
         found, unused = self.problems(), self.draft.unused(self.report)
+        foreign = self.draft.foreign
         for field in self.query(Field):
+            field.display = field.key not in foreign
             told = found.get(field.key, "")
             if told and not field.value.strip():
                 told = ""

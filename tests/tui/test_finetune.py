@@ -249,8 +249,30 @@ async def test_what_means_nothing_for_these_rows_or_beside_the_others_says_so(
         await filled(pilot, app, data)
         await until(pilot, lambda: "learned whole" in app.field("learn").note)
         app.field("method").value = "full"
-        await until(pilot, lambda: "the weights themselves learn" in app.field("rank").note)
-        assert app.field("rank").has_class("-warning")
+        await until(pilot, lambda: "nothing to method full" in app.field("rank").note)
+        assert app.field("rank").has_class("-warning") and "Not used" in app.field("virtual_tokens").note
+        app.field("method").value = "prompt"
+        await until(pilot, lambda: "Not used" not in app.field("virtual_tokens").note)
+
+
+async def test_the_objective_decides_which_rows_and_settings_there_are(base: ModelRef, data: Path) -> None:
+    data.write_text('{"question": "Hi?", "yes": "Hello.", "no": "Go."}\n' * 20)
+    app = Host(FineTuneScreen(player(), base))
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.field("data").value = str(data)
+        await until(pilot, lambda: app.form.report is not None)
+        app.field("keys").value = "question"
+        await until(pilot, lambda: "names no keys" in app.field("keys").note)
+        app.field("keys").value = "question=prompt,yes=chosen,no=rejected"
+        await until(pilot, lambda: app.form.report is not None and app.form.report.good)
+        await until(pilot, lambda: "does not learn from 'preference' rows" in app.field("objective").note)
+        assert not app.field("beta").display and app.field("objective").has_class("-wrong")
+        app.field("beta").value = "0.5"
+        assert "beta" not in app.form.draft.request().settings  # it would be refused
+        app.field("objective").value = "dpo"
+        await until(pilot, lambda: app.field("beta").display)
+        assert not app.form.problems() and app.form.draft.request().settings["beta"] == 0.5
+        assert app.said("#finetune-summary").startswith("15 steps, 3 times")  # two to a row cannot be packed
 
 
 async def test_memory_follows_the_settings(base: ModelRef) -> None:
