@@ -1,6 +1,13 @@
 """A fine-tuning run in a pipe or a log: a line every so many steps, and one for each look, save and sample."""
 
-from macllm.cli.finetune_watch import Watched, look_words, planned_words, sample_words, step_words
+from macllm.cli.finetune_watch import (
+    Watched,
+    figures_words,
+    look_words,
+    planned_words,
+    sample_words,
+    step_words,
+)
 from macllm.cli.output import tell
 from macllm.engine.training_events import Planned, Sample, Saved, TrainingEvent, TrainStep, Validation
 
@@ -39,6 +46,9 @@ class Lines:
             case Saved():
                 tell(f"step {event.step}: saved")
 
+    def remark(self, text: str) -> None:
+        tell(f"note: {text}")
+
     def stopping(self) -> None:
         """It was asked to end."""
         tell("finishing this step and saving; ctrl+c again ends at once, without a save")
@@ -50,5 +60,5 @@ class Lines:
         self._losses.append(step.loss)
         every = self._every or (1 if step.steps <= FEW_STEPS else EVERY)
         if step.step % every == 0 or step.step in (1, step.steps):
-            tell(step_words(step, sum(self._losses) / len(self._losses)))
+            tell(step_words(step, sum(self._losses) / len(self._losses)) + figures_words(step))
             self._losses = []

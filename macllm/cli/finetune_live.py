@@ -54,6 +54,9 @@ class LiveView:
     def show(self, event: TrainingEvent) -> None:
         """Nothing: what was taken is drawn with the next frame."""
 
+    def remark(self, text: str) -> None:
+        """It is among what is watched: the next frame tells it."""
+
     def stopping(self) -> None:
         """It was asked to end: the next frame says so."""
 
@@ -110,7 +113,8 @@ def progress_lines(watched: Watched, width: int) -> list[Text]:
         times += f", {duration(step.eta_s)} left"
     share = step.step / step.steps if step.steps else 0.0
     line = Text.assemble(head, _bar(share, width - len(head) - len(times)), times)
-    return [line, *_flow(_parts(watched, step), width)]
+    remarks = [Text(f"note: {remark}", style=_SOFT) for remark in watched.remarks[-1:]]
+    return [line, *_flow(_parts(watched, step), width), *remarks]
 
 
 def _planned_parts(watched: Watched) -> list[Text]:
@@ -136,6 +140,7 @@ def _parts(watched: Watched, step: "TrainStep") -> list[Text]:
         _figure("gradient", f"{step.grad_norm:.3g}"),
         _figure("speed", f"{step.tokens_per_s:,.0f} tok/s {_spark(watched.speeds)}"),
     ]
+    parts += [_figure(name.replace("_", " "), f"{value:.4g}") for name, value in step.figures.items()]
     limit = f" of {size(planned.memory_limit_bytes)}" if planned and planned.memory_limit_bytes else ""
     expected = f", {size(planned.estimated_bytes)} expected" if planned else ""
     parts.append(

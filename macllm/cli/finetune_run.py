@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
 from macllm.cli.finetune_lines import Lines
@@ -15,6 +15,7 @@ from macllm.errors import Cancelled
 if TYPE_CHECKING:
     from macllm.cli.finetune_request import Request
     from macllm.engine.training_events import TrainingEvent
+    from macllm.tune.callbacks import CallbackFeed
     from macllm.tune.setup import Setup
 
 
@@ -27,6 +28,9 @@ class View(Protocol):
 
     def show(self, event: "TrainingEvent") -> None:
         """An event that was taken."""
+
+    def remark(self, text: str) -> None:
+        """Something that is not the run's."""
 
     def stopping(self) -> None:
         """It was asked to end; from any thread."""
@@ -45,6 +49,9 @@ class Silent:
         pass
 
     def show(self, event: "TrainingEvent") -> None:
+        pass
+
+    def remark(self, text: str) -> None:
         pass
 
     def stopping(self) -> None:
@@ -66,13 +73,14 @@ def train(setup: "Setup", request: "Request", *, as_json: bool) -> None:
     first = World.here().first  # of several processes one alone tells
     view = _view(watched, request) if first else Silent()
     names = request.report_to if first else ()
-    callbacks = reporters(names, job.folder, request.project, _config(setup))
     with ExitStack() as stack:
-        feed = CallbackFeed(callbacks, request.every or 1)
+        # they print: stdout is for what was asked for
+        stack.enter_context(redirect_stdout(sys.stderr))
+        feed = CallbackFeed(reporters(names, job.folder, request.project, _config(setup)), request.every or 1)
         stack.callback(feed.close)
         stack.enter_context(view)
         stack.enter_context(Interrupts(lambda: _ask(watched, view), lambda: _leave(watched, view)))
-        _follow(run(setup, cancelled=lambda: watched.stopping), watched, view, feed.take)
+        _follow(run(setup, cancelled=lambda: watched.stopping), watched, view, feed)
     if first:
         _end(watched, as_json=as_json)
 
@@ -90,11 +98,18 @@ def _view(watched: Watched, request: "Request") -> View:
     return LiveView(watched, f"fine-tuning {watched.base} -> {watched.folder}", console)
 
 
-def _follow(events: "Iterable[TrainingEvent]", watched: Watched, view: View, report: Any) -> None:
+def _follow(events: "Iterable[TrainingEvent]", watched: Watched, view: View, feed: "CallbackFeed") -> None:
+    told = True
     for event in events:
         watched.take(event)
         view.show(event)
-        report(event)
+        try:
+            if told:
+                feed.take(event)
+        except Exception as error:  # a service that is away must not cost what was learned
+            told = False
+            watched.remarks.append(f"no more reports: {error}")
+            view.remark(watched.remarks[-1])
 
 
 def _ask(watched: Watched, view: View) -> None:

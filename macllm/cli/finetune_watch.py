@@ -33,6 +33,7 @@ class Watched:
         self.sample: Sample | None = None
         self.trained: Trained | None = None
         self.stopping = False
+        self.remarks: list[str] = []  # what is not the run's to say
         self.loss, self.valid_loss = Series("loss"), Series("validation")
         self.speeds: deque[float] = deque(maxlen=SPEEDS)
 
@@ -82,6 +83,11 @@ def step_words(step: TrainStep, loss: float) -> str:
         f" gradient {step.grad_norm:.3g}, {step.tokens_per_s:,.0f} tok/s,"
         f" peak {size(step.peak_memory_bytes)}{left}"
     )
+
+
+def figures_words(step: TrainStep) -> str:
+    """What an objective says of a step itself, such as rewards."""
+    return "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in step.figures.items())
 
 
 def look_words(look: Validation) -> str:

@@ -14,7 +14,7 @@ class TrainingCallback:
     """As mlx-lm's tuner/callbacks.py has it; both do nothing here.
 
     Losses are in nats a token, ``peak_memory`` in GB (10^9 bytes), tokens are those that are no padding. Beside
-    mlx-lm's keys there are ``grad_norm``, ``epoch`` and ``supervised_tokens`` of a step.
+    mlx-lm's keys there are ``grad_norm``, ``epoch``, ``supervised_tokens`` and the objective's figures of a step.
     """
 
     def on_train_loss_report(self, train_info: Info) -> None:
@@ -91,4 +91,5 @@ def train_info(steps: Sequence[TrainStep], before: TrainStep | None) -> dict[str
         "grad_norm": last.grad_norm,
         "epoch": last.epoch,
         "supervised_tokens": last.supervised_tokens,
+        **last.figures,
     }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import chatty
@@ -99,6 +100,29 @@ def test_json_is_one_object(
     assert found["best_step"] == 4 and found["valid_loss"] < found["first_valid_loss"]
     assert found["tokens"] > found["supervised_tokens"] > 0 and found["tokens_per_s"] > 0
     assert found["peak_memory_bytes"] > 0 and found["wall_s"] > 0 and found["trainable_parameters"] > 0
+
+
+def test_a_service_that_is_away_costs_nothing(
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def log(*words: object, **more: object) -> None:
+        print("a service prints")
+        raise OSError("the net is away")
+
+    service = ModuleType("wandb")
+    service.__dict__.update(init=lambda **more: None, log=log, finish=lambda: print("done"))
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    words = ["--adapter-path", tmp_path / "out", *QUICK, "--report-to", "wandb,tensorboard", "--json"]
+    assert run(model, "--data", data, *words) == 0
+    told = capsys.readouterr()
+    assert (
+        json.loads(told.out)["steps"] == 4 and told.err.count("note: no more reports: the net is away") == 1
+    )
+    assert list((tmp_path / "out" / "tensorboard").iterdir())
 
 
 def test_reports_are_means_over_so_many_steps(

@@ -1,12 +1,13 @@
 """A run on a terminal: every size has its picture, nothing is wider or higher than it, and the last frame stays."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from macllm.cli.finetune_live import Frame, LiveView
-from macllm.cli.finetune_watch import Watched, ending_words, use_words
+from macllm.cli.finetune_watch import Watched, ending_words, figures_words, use_words
 from macllm.engine.training_events import Planned, Sample, Saved, Trained, TrainStep, Validation
 
 PLANNED = Planned(
@@ -108,3 +109,12 @@ def test_a_sample_cannot_command_the_terminal() -> None:
     run.take(Sample(120, "\x1b[2J?", "\x1b]0;owned\x07 yes"))
     lines = [line.plain for line in Frame(run, "title").lines(80, 24)]
     assert any("yes" in line for line in lines) and not any("\x1b" in line for line in lines)
+
+
+def test_an_objectives_own_figures_are_told() -> None:
+    run = watched()
+    run.take(replace(step(120), figures={"reward_mean": 0.75}))
+    run.remarks.append("no more reports: the net is away")
+    text = "\n".join(line.plain for line in Frame(run, "title").lines(80, 24))
+    assert "reward mean 0.75" in text and "note: no more reports: the net is away" in text
+    assert run.step is not None and figures_words(run.step) == ", reward mean 0.75"
