@@ -3,7 +3,7 @@
 from macllm.tune.settings import SETTINGS, Setting
 
 _GROUPS: tuple[tuple[str, str], ...] = (
-    ("what learns, and from what", "objective method rank scale dropout targets num_layers learn"),
+    ("what learns, and from what", "objective method rank scale loraplus_ratio dropout targets num_layers virtual_tokens learn keys"),
     (
         "steps",
         "epochs iters batch_size grad_accumulation_steps learning_rate schedule warmup optimizer weight_decay clip"
@@ -12,7 +12,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
     ("memory", "max_seq_length pack grad_checkpoint memory"),
     ("looks and saves", "steps_per_eval samples early_stop save_every"),
 )
-_REST = "of some objectives and methods"
+_REST = "of some objectives"
 
 
 def grouped() -> tuple[tuple[str, tuple[Setting, ...]], ...]:
