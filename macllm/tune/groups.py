@@ -3,7 +3,10 @@
 from macllm.tune.settings import SETTINGS, Setting
 
 _GROUPS: tuple[tuple[str, str], ...] = (
-    ("what learns, and from what", "objective method rank scale loraplus_ratio dropout targets num_layers virtual_tokens learn keys"),
+    (
+        "what learns, and from what",
+        "objective method rank scale loraplus_ratio dropout targets num_layers virtual_tokens learn keys",
+    ),
     (
         "steps",
         "epochs iters batch_size grad_accumulation_steps learning_rate schedule warmup optimizer weight_decay clip"
