@@ -197,6 +197,81 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], plain: Sequence[
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *rows))
 
 
+_METHODS_NOTE = """
+`macllm finetune MODEL --data PATH --method METHOD`. Parameters are those that learn of Llama-3.1-8B, at rank 8, 20
+virtual tokens and all targets; its weights are 8,030,261,248.
+"""
+_METHODS = {  # what learns, and on which bases
+    "lora": ("two thin factors beside every matrix ([2106.09685](https://arxiv.org/abs/2106.09685))", "all"),
+    "qlora": ("`lora`, on packed bases alone ([2305.14314](https://arxiv.org/abs/2305.14314))", "packed"),
+    "rslora": (
+        "`lora` whose scale shrinks with the root of the rank ([2312.03732](https://arxiv.org/abs/2312.03732))",
+        "all",
+    ),
+    "dora": ("`lora`, and the length of every row ([2402.09353](https://arxiv.org/abs/2402.09353))", "all"),
+    "pissa": ("the largest part of every matrix ([2404.02948](https://arxiv.org/abs/2404.02948))", "all"),
+    "qalora": (
+        "factors of whole quantization groups, folded into biases ([2309.14717](https://arxiv.org/abs/2309.14717))",
+        "affine",
+    ),
+    "full": ("the weights themselves, embeddings, norms and head too", "16-bit, 32-bit"),
+    "ia3": (
+        "a number for every key, value and feed-forward channel ([2205.05638](https://arxiv.org/abs/2205.05638))",
+        "all",
+    ),
+    "prompt": ("embeddings before every row ([2104.08691](https://arxiv.org/abs/2104.08691))", "all"),
+    "prefix": (
+        "keys and values of every layer before every row ([2101.00190](https://arxiv.org/abs/2101.00190))",
+        "all",
+    ),
+    "bottleneck": (
+        "two small matrices after every block ([1902.00751](https://arxiv.org/abs/1902.00751)), or after "
+        "`--targets mlp` alone ([2005.00247](https://arxiv.org/abs/2005.00247))",
+        "all",
+    ),
+}
+_METHODS_MORE = """
+- Bases: `all` are 16 or 32 bits, affine, mxfp4, mxfp8, nvfp4, nf4 and the blocks of GGUF files. Only `full` changes
+  the base. Beside a packed one, gradients are those beside its dequantized matrices.
+- Every method starts with the model as it is, to the bit, but for `prompt` and `prefix`: those start as tokens of the
+  vocabulary, drawn by the seed. Their tokens have the positions before 0, so that caches hold and count real tokens
+  alone. They need models whose layers all attend to all keys and values (no sliding windows, no recurrences), rows
+  that are not packed, and plain caches; everything else is refused by name.
+- `--loraplus-ratio 16` is LoRA+ ([2402.12354](https://arxiv.org/abs/2402.12354)): the second factor of `lora` and its
+  relatives learns that much faster than the first.
+- `pissa` keeps the base whole. The first factors are taken off again, `W + s (A B - A0 B0)`, which is the paper's
+  residual on any base, exact where it is packed. On disk it is a LoRA of twice the rank, as PEFT converts it.
+- `qalora` is a LoRA on disk, too, whose first factor repeats within groups; `macllm.adapters.fold` adds its change to
+  the biases of the packed base, which keeps codes and scales.
+- `lora`, `qlora`, `rslora`, `dora`, `pissa` and `qalora` are written in mlx-lm's format, and PEFT's on request. The
+  others have `adapters.safetensors` with canonical names (`layers.0.mixer.k.ia3_l`), and `fine_tune_type` in
+  `adapter_config.json`.
+"""
+
+
+def methods() -> str:
+    """``docs/finetuning-methods.md``: what each method learns, how much it is, and on which bases."""
+    from macllm.adapters.method import KINDS
+    from macllm.adapters.shapes import parameters
+    from macllm.tune.job import method_of
+    from macllm.tune.settings import DEFAULTS
+
+    spec = _real_spec("llama-3.1-8b")
+    rows = []
+    for kind in KINDS:
+        what, bases = _METHODS[kind]
+        rows.append(
+            [f"`{kind}`", what, f"{parameters(spec, method_of({**DEFAULTS, 'method': kind})):,}", bases]
+        )
+    table = _table(["method", "what learns", "parameters", "bases"], rows, plain=(0, 1, 3))
+    return (
+        "\n".join(
+            [NOTE, "# Methods of fine-tuning", _METHODS_NOTE, table.rstrip("\n"), _METHODS_MORE]
+        ).rstrip()
+        + "\n"
+    )
+
+
 def readme() -> str:
     """``README.md``, with the number of architectures that there are."""
     from macllm.families.registry import FAMILIES
@@ -272,6 +347,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "keys.md": keys,
     "roofline.md": roofline,
     "kernel-check.md": kernel_check,
+    "finetuning-methods.md": methods,
     "../README.md": readme,
 }
 

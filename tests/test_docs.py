@@ -43,6 +43,7 @@ def docs() -> ModuleType:
         "keys.md",
         "roofline.md",
         "kernel-check.md",
+        "finetuning-methods.md",
         "../README.md",
     ],
 )

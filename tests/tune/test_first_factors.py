@@ -1,20 +1,25 @@
 """What QA-LoRA, PiSSA and QLoRA begin with, what they refuse, and how fast LoRA+ lets each factor learn."""
 
+from contextlib import suppress
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
-from base_models import random_model, wide_spec
+from base_models import BASES, random_model, wide_spec
 from mlx import nn
 from mlx.utils import tree_flatten, tree_map
 
-from macllm.adapters.method import Method
+from macllm.adapters.method import KINDS, Method
 from macllm.errors import OptionError
 from macllm.nn.adapted import adapters, plain
 from macllm.nn.decoder import Decoder
 from macllm.tune.first_factors import principal
 from macllm.tune.forward import hidden
+from macllm.tune.job import method_of
 from macllm.tune.methods import attach, detach, rate_shares
 from macllm.tune.optimizers import Optimizer, OptimizerSpec
+from macllm.tune.settings import DEFAULTS
 from macllm.tune.trained import flat
 
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 99, (2, 12)))
@@ -116,6 +121,21 @@ def test_pissa_refuses_a_rank_that_a_matrix_does_not_have() -> None:
     spec = wide_spec("llama")
     with pytest.raises(OptionError, match=r"^layers.0.mixer.q is \d+ x \d+ and has no part of rank 900"):
         attach(random_model(spec), spec, Method("pissa", 900, targets=("q",)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_method_takes_the_bases_that_its_page_names(kind: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "finetuning-methods.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
+    packed = {base for base, q in BASES.items() if q is not None}
+    named = {"all": set(BASES), "packed": packed, "affine": {"affine"}, "16-bit, 32-bit": {"dense"}}
+    spec, taken = wide_spec("llama"), set()
+    method = method_of({**DEFAULTS, "method": kind, "targets": "all" if kind == "bottleneck" else "q,o"})
+    for base in BASES:
+        with suppress(OptionError):
+            attach(random_model(spec, base), spec, method)
+            taken.add(base)
+    assert taken == named[line.split("|")[-2].strip()]
 
 
 @pytest.mark.parametrize("ratio", [1.0, 16.0])

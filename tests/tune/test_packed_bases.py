@@ -24,6 +24,7 @@ PACKINGS = [
     Quantization(8, 32),
     Quantization(4, 32, "mxfp4"),
     Quantization(8, 32, "mxfp8"),
+    Quantization(4, 16, "nvfp4"),
     Quantization(4, 64, "nf4"),
     *(Quantization(BLOCKS[kind].bits, 32, kind) for kind in ("q8_0", "q5_1", "q4_0")),
 ]
