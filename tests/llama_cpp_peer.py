@@ -35,7 +35,7 @@ _LOGITS = """
 ids = job["ids"]
 llama = Llama(
     job["path"], n_ctx=len(ids) + 8, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False,
-    n_threads=1, n_threads_batch=1,
+    n_threads=1, n_threads_batch=1, lora_path=job["lora"],
 )
 llama.eval(ids)
 np.save(job["out"], np.array(llama.scores[: len(ids)], dtype=np.float32))
@@ -62,12 +62,12 @@ def require_llama_cpp() -> None:
     pytest.importorskip("llama_cpp", reason="needs the peers group: make test-all installs it")
 
 
-def logits(path: Path, ids: Sequence[int], scratch: Path) -> "np.ndarray":
-    """llama.cpp's logits (L, V) of a file; ``scratch`` is a folder they pass through."""
+def logits(path: Path, ids: Sequence[int], scratch: Path, lora: Path | None = None) -> "np.ndarray":
+    """llama.cpp's logits (L, V) of a file, with an adapter; ``scratch`` is a folder they pass through."""
     import numpy as np
 
     out = scratch / f"{path.stem}-peer.npy"
-    _run(_LOGITS, path=str(path), ids=list(ids), out=str(out))
+    _run(_LOGITS, path=str(path), ids=list(ids), out=str(out), lora=str(lora) if lora else None)
     result: np.ndarray = np.load(out)
     return result
 

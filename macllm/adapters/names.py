@@ -13,7 +13,7 @@ from macllm.nn.adapted import Factors
 from macllm.nn.stored import Dense, Stored
 from macllm.spec import ModelSpec
 from macllm.spec.names import Form, HeadPairs, HeadTurns, Operation, Rows, Scaled, Stack, Transposed
-from macllm.weights.names import hugging_face
+from macllm.weights.names import Naming, hugging_face
 from macllm.weights.operations import Relation
 
 _KINDS = ("matrix", "stack", "router")
@@ -37,9 +37,16 @@ class Place:
 class AdapterNames:
     """Where each matrix of a model lies, for adapters. ``modules``: those that an adapter was made for."""
 
-    def __init__(self, spec: ModelSpec, form: Form, modules: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        form: Form,
+        modules: Collection[str] | None = None,
+        naming: Naming | None = None,
+    ) -> None:
+        """``naming``: other names than Hugging Face's in this ``form``."""
         present = None if modules is None else {*modules, *(f"{name}.weight" for name in modules)}
-        naming = hugging_face(spec, form, present)
+        naming = naming or hugging_face(spec, form, present)
         self.places: list[Place] = []
         self.torn: dict[
             str, tuple[str, ...]

@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise Cancelled("interrupted; the same command goes on where it stopped") from None
     if args.json:
-        print_json(_as_json(done))
+        print_json(as_json(done))
     else:
-        print(f"{done.path}: {_summary(done)}")
+        print(f"{done.path}: {summary(done)}")
     return 0
 
 
@@ -145,7 +145,8 @@ def _places(args: argparse.Namespace) -> tuple[str, str]:
     return source, destination
 
 
-def _summary(done: "Conversion") -> str:
+def summary(done: "Conversion") -> str:
+    """The size and the form of what was written."""
     default = done.quantization.default
     form = str(default) if default is not None else (done.dtype or "types as they were")
     return (
@@ -154,7 +155,8 @@ def _summary(done: "Conversion") -> str:
     )
 
 
-def _as_json(done: "Conversion") -> dict[str, Any]:
+def as_json(done: "Conversion") -> dict[str, Any]:
+    """A conversion for ``--json``."""
     return {
         "path": str(done.path),
         "parameters": done.parameters,

@@ -27,6 +27,8 @@ COMMANDS = {
     "families": "show which architectures run, or check one against its original",
     "convert": "write a model in another precision",
     "finetune": "teach a model by example conversations or texts",
+    "fuse": "write a model with an adapter in its weights",
+    "adapters": "list, describe or convert adapters",
     "bench": "measure prefill and decode speed of a model",
     "kernels": "show the custom kernels, or check them on the CPU",
     "doctor": "show what this machine offers and what to improve",

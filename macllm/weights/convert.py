@@ -5,7 +5,7 @@ model folder as mlx-lm writes and loads it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from macllm.paths import free_bytes
 from macllm.quantization import QuantizationPlan
 from macllm.units import size
 from macllm.weights import companions
-from macllm.weights.model_files import ModelFiles, open_model
+from macllm.weights.model_files import open_model
 from macllm.weights.operations import Relation
 from macllm.weights.plan import Plan, Target, decide
 from macllm.weights.save import (
@@ -117,7 +117,24 @@ def convert(
         from macllm.weights.foreign import convert_foreign
 
         return convert_foreign(files, destination, target, report, disk_free)
-    return _Run(files, destination, target, report).write(shard_bytes, sync_bytes, disk_free)
+    run = _Run(Source(files, target), destination, report)
+    return run.write(shard_bytes, sync_bytes, disk_free)
+
+
+def write_source(
+    source: Source,
+    destination: Path,
+    report: Report = ignore,
+    *,
+    keep: Collection[str] = (),
+    sync_bytes: int = SYNC_BYTES,
+    disk_free: Callable[[Path], int] = free_bytes,
+) -> Conversion:
+    """Writes what ``source`` gives as :func:`convert` does, for weights that are not simply those of a model's files.
+
+    ``keep``: canonical names of what stays packed as it is, whatever the target says.
+    """
+    return _Run(source, destination, report, keep).write(SHARD_BYTES, sync_bytes, disk_free)
 
 
 def refuse_existing(destination: Path) -> None:
@@ -139,12 +156,13 @@ def check_space(needed: int, destination: Path, disk_free: Callable[[Path], int]
 class _Run:
     """One conversion of a native model."""
 
-    def __init__(self, files: ModelFiles, destination: Path, target: Target, report: Report) -> None:
+    def __init__(self, source: Source, destination: Path, report: Report, keep: Collection[str] = ()) -> None:
+        files, target = source.files, source.target
         self.files, self.destination, self.target, self.report = files, destination, target, report
-        self.source = Source(files, target)
+        self.source = source
         self.naming = self.source.target_naming
         self.written = list(self.naming.relations())
-        decided = decide(files.spec, target, self.source.held, self.source.checkpoint.label)
+        decided = decide(files.spec, target, source.held, source.checkpoint.label, keep)
         self.plan: Plan = decided.with_whole(self.written)
         self.units = [self._unit(relation) for relation in self.written]
         self.units += [self._idle_unit(name) for name in self.source.idle]

@@ -1,7 +1,7 @@
 """The plan of a conversion: how each matrix will be stored, decided before any weight is read."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -175,10 +175,13 @@ def fits(tensor: TensorSpec, packing: Quantization) -> bool:
     return tensor.shape[-1] % max(32, packing.group_size) == 0
 
 
-def decide(spec: ModelSpec, target: Target, source: Mapping[str, Held], label: str) -> Plan:
+def decide(
+    spec: ModelSpec, target: Target, source: Mapping[str, Held], label: str, keep: Collection[str] = ()
+) -> Plan:
     """The plan for a source; ``label`` names it in errors.
 
-    Codes are kept wherever they can be. Raises OptionError where the target would quantize a second time.
+    Codes are kept wherever they can be, and those of ``keep`` where others are quantized again. Raises OptionError
+    where the target would quantize a second time.
     """
     if target.dequantize:
         return Plan(plan_for(spec, None))
@@ -199,7 +202,8 @@ def decide(spec: ModelSpec, target: Target, source: Mapping[str, Held], label: s
         if held.packing is not None and target.asks_for(held.packing, wanted[name])
     ]
     if target.requantize:
-        return _without_routers(_requantized(source, fitting, same), spec)
+        left = [name for name in keep if source[name].packing is not None and name not in set(same)]
+        return _without_routers(_requantized(source, fitting, [*same, *left]), spec)
     _refuse_second(spec, target, source, same, label)
     return _without_routers(_kept(source, fitting, same), spec)
 

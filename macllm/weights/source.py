@@ -128,7 +128,7 @@ class Source:
         if not stored.shape:  # a single number
             yield 0, self._formed(name, stored, None)
             return
-        step = _rows_at_once(stored.shape, packing)
+        step = rows_at_once(stored.shape, packing)
         for start in range(0, stored.shape[0], step):
             yield start, self._formed(name, stored.rows(slice(start, start + step)), packing)
 
@@ -223,7 +223,7 @@ class Source:
         return cast
 
 
-def _rows_at_once(shape: tuple[int, ...], packing: Quantization | None) -> int:
+def rows_at_once(shape: tuple[int, ...], packing: Quantization | None) -> int:
     """Rows whose intermediates stay small, and that end where groups of NF4's scales do."""
     if len(shape) < 2:
         return shape[0]
