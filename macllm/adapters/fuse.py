@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from macllm.adapters.files import Adapter
 from macllm.adapters.fused_source import FusedSource, Tally
+from macllm.adapters.method import Method
 from macllm.adapters.slot import read_learned
 from macllm.errors import InputError, OptionError
 from macllm.paths import free_bytes
@@ -93,6 +95,11 @@ def fuse(
             "chat with --adapter instead, or fuse with the tool that trained it"
         )
     learned = read_learned(adapter, files.spec)
+    content = learned.content
+    if isinstance(content, Adapter) and not isinstance(content.method, Method):
+        raise OptionError(
+            f"{adapter}: what {content.method.kind} learns has no place in a model's weights; chat with --adapter"
+        )
     source = FusedSource(files, Target(), learned=learned)
     source = replace(source, target=_target(source, bits, dequantize))
     plan = _plan(source)

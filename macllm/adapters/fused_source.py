@@ -35,16 +35,10 @@ class Tally:
     def add(self, base: mx.array, wanted: mx.array, real: mx.array) -> None:
         """``base``, what was learned, and what it has become, all in float32 and of one shape."""
         learned, became = wanted - base, real - base
-        sums = mx.stack(
-            [
-                (a * b).sum()
-                for a, b in ((base, base), (learned, learned), (became, became), (learned, became))
-            ]
-        ).tolist()
-        self.base, self.wanted, self.real, self.product = (
-            mine + more
-            for mine, more in zip((self.base, self.wanted, self.real, self.product), sums, strict=True)
-        )
+        self.base += _sum(base, base)
+        self.wanted += _sum(learned, learned)
+        self.real += _sum(became, became)
+        self.product += _sum(learned, became)
 
     @property
     def cosine(self) -> float:
@@ -163,6 +157,12 @@ class FusedSource(Source):
     def _factors(self, name: str) -> Factors | None:
         content = self.learned.content
         return content.factors[name.removesuffix(".weight")] if isinstance(content, Adapter) else None
+
+
+def _sum(a: mx.array, b: mx.array) -> float:
+    found = (a * b).sum().item()
+    assert isinstance(found, float)
+    return found
 
 
 def _dense(target: Relation, values: Mapping[str, mx.array]) -> mx.array:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from macllm.adapters.files import Adapter
+from macllm.adapters.method import Method
 from macllm.adapters.names import AdapterNames
 from macllm.errors import MacllmError, OptionError
 from macllm.spec import ModelSpec
@@ -24,6 +25,9 @@ def write_gguf(file: Path, spec: ModelSpec, adapter: Adapter, name: str = "") ->
     """
     import gguf
 
+    method = adapter.method
+    if not isinstance(method, Method):
+        raise OptionError(f"what {method.kind} learns cannot be written in GGUF's format; keep macllm's own")
     architecture = architecture_of(spec, name or "the adapter's base")
     names = AdapterNames(spec, "hub", naming=gguf_naming(spec, architecture))
     stored, left = names.store({module: one.whole() for module, one in adapter.factors.items()})
@@ -34,7 +38,7 @@ def write_gguf(file: Path, spec: ModelSpec, adapter: Adapter, name: str = "") ->
             "matrices that llama.cpp holds one by one); fuse it instead, and convert what comes of it"
         )
     rank = max(one.rank for one in stored.values())
-    alpha = adapter.method.factor * rank
+    alpha = method.factor * rank
     partial = file.with_name(f".partial-{file.name}")
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)

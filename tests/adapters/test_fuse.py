@@ -13,16 +13,19 @@ import pytest
 import random_adapters
 from tiny import decoder, reference, write_with_mlx_lm
 
-from macllm.adapters.files import Adapter, apply, read, write
+import macllm
+from macllm.adapters.files import Adapter, apply, read, taken, write
 from macllm.adapters.full import write_full
 from macllm.adapters.fuse import Fusion, fuse
 from macllm.adapters.fused_source import Tally
-from macllm.adapters.method import Method
+from macllm.adapters.method import Method, Scalings, Virtual
+from macllm.adapters.sharing import convert
 from macllm.cli.main import main
 from macllm.errors import MacllmError, OptionError
 from macllm.nn.adapted import Factors, plain, row_lengths
 from macllm.nn.assign import assign
 from macllm.nn.decoder import Decoder
+from macllm.tune.methods import attach
 from macllm.weights.model_files import open_model
 
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 99, (1, 12)))
@@ -270,3 +273,18 @@ def test_mlx_lm_loads_what_was_fused(packed: Path, tmp_path: Path) -> None:
     assert (
         float((mx.linalg.norm(theirs - ours) / mx.linalg.norm(ours)).item()) < 0.05
     )  # it computes in float16
+
+
+@pytest.mark.parametrize("method", [Virtual("prompt", 3), Scalings()])
+def test_what_is_no_change_of_weights_is_refused(method: Any, packed: Path, tmp_path: Path) -> None:
+    model = decoder(packed)
+    attach(model, model.spec, method)
+    write(tmp_path / "adapter", model.spec, taken(model, method))
+    for call in (
+        lambda: fuse(packed, tmp_path / "adapter", tmp_path / "out"),
+        lambda: convert(tmp_path / "adapter", tmp_path / "out", "gguf", packed),
+    ):
+        with pytest.raises(OptionError, match=f"what {method.kind} learns"):
+            call()
+    llm = macllm.load(packed, adapter=tmp_path / "adapter", dtype="float32")
+    assert np.allclose(llm.logits([5, 6, 7]), model(mx.array([[5, 6, 7]]))[0], atol=1e-3)

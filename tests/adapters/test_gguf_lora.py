@@ -89,6 +89,8 @@ def test_llama_cpp_computes_the_same_with_it(starter_gguf: Path, tmp_path: Path)
     alone = llm.logits(ids)
     llm.use_adapter(adapter)
     ours = llm.logits(ids)
-    plain = peer.quantize(starter_gguf, tmp_path / "plain.gguf", "F32")  # of packed weights it rounds the inputs
+    plain = peer.quantize(
+        starter_gguf, tmp_path / "plain.gguf", "F32"
+    )  # of packed weights it rounds the inputs
     theirs = peer.logits(plain, ids, tmp_path, tmp_path / "lora.gguf")
     assert np.linalg.norm(ours - theirs) < 0.01 * np.linalg.norm(ours - alone)
