@@ -94,25 +94,31 @@ def _job(request: "Request", dtype: str | None) -> "Job":
     from macllm.tune.run import refuse_existing
     from macllm.tune.state import newest
 
-    model, data = request.model, request.data
+    model, data, begun = request.model, request.data, ""
     if request.resume:
         saved = newest(request.folder)
         if saved is None:
             raise InputError(
                 f"{request.folder}: no run has saved its state there; start one without --resume"
             )
-        model, data = model or str(saved.more.get("model", "")), data or str(saved.more.get("rows", ""))
+        begun = str(saved.more.get("model", ""))
+        model, data = model or begun, data or str(saved.more.get("rows", ""))
     else:
         refuse_existing(request.folder)  # before a download
     with DownloadDisplay(model) as display:
         found = find(model, display)
+    name = str(found.path.absolute()) if found.source == str(found.path) else model
+    if begun and name != begun and found.path != find(begun).path:
+        raise InputError(
+            f"{request.folder}: its run teaches {begun}, not {model}; leave the model out to go on"
+        )
     rows = Path(data).expanduser()
     return Job(
         base=found.path,
         data=rows.absolute() if rows.exists() else rows,
         folder=request.folder,
         settings=request.settings,
-        name=str(found.path.absolute()) if found.source == str(found.path) else model,
+        name=name,
         dtype=dtype,
         resume=request.resume,
     )

@@ -9,10 +9,16 @@ from macllm.errors import InputError
 from macllm.tune.groups import grouped
 from macllm.tune.objectives.kinds import KINDS
 from macllm.tune.schema import Schema
-from macllm.tune.settings import BY_NAME, Setting, Value
+from macllm.tune.settings import Setting, Value
 
 _SHORT, _LONG = 512, 4096  # tokens: rows are packed to so many at least, and to so many nothing is cut
 _PASSES = ((500, 5.0), (5_000, 3.0), (50_000, 2.0))  # up to so many rows, so many passes; beyond, one
+_BATCHES, _STEPS_A_PASS = (4, 2), 10  # the first of which leaves so many steps a pass, else 1
+_RATES = (
+    (100, 1e-4),
+    (500, 5e-5),
+    (10**9, 2e-5),
+)  # up to so many steps: where they are few, each has to count
 _LOOKS = 10  # at the validation rows in a run
 
 
@@ -50,12 +56,15 @@ def proposed(rows: Rows) -> dict[str, Value]:
     length = _max_seq_length(rows)
     epochs = next((passes for most, passes in _PASSES if len(rows.lengths) <= most), 1.0)
     tokens = sum(min(each, length) for each in rows.lengths)
-    batch = int(_default("batch_size"))
-    steps = max(1, round(epochs * math.ceil(tokens / (0.95 * length * batch))))
+    packed = tokens / (0.95 * length)  # rows, once several share one
+    batch = next((size for size in _BATCHES if packed >= size * _STEPS_A_PASS), 1)
+    steps = max(1, round(epochs * math.ceil(packed / batch)))
     return {
         "objective": objective,
         "max_seq_length": length,
         "epochs": epochs,
+        "batch_size": batch,
+        "learning_rate": next((rate for most, rate in _RATES if steps <= most), _RATES[-1][1]),
         "steps_per_eval": max(1, _round(steps / _LOOKS)),
     }
 
@@ -115,9 +124,3 @@ def _toml(setting: Setting, value: Value | None) -> str:
 def _text(text: str) -> str:
     """A basic string of TOML, which may hold what one of JSON does."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def _default(name: str) -> Value:
-    value = BY_NAME[name].default
-    assert value is not None
-    return value

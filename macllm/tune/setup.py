@@ -46,6 +46,9 @@ CHANGEABLE = frozenset(
 )
 
 
+_FEW_STEPS = 30  # below it little is learned at the usual learning rates
+
+
 class DataError(InputError):
     """Rows that cannot be learned from: all of them in ``problems``."""
 
@@ -149,7 +152,7 @@ def set_up(
         batches=batches,
         date=date,
         saved=saved,
-        notes=tuple(_notes(data)),
+        notes=tuple(_notes(data, steps)),
     )
 
 
@@ -175,7 +178,10 @@ def _settings(job: Job, saved: state.Saved | None) -> dict[str, Value]:
     """Those of the job over the defaults, or over those of the run that goes on."""
     if saved is None:
         return table.checked(job.settings)
-    given = table.checked({**saved.settings, **job.settings})
+    begun = dict(saved.settings)
+    if "epochs" in job.settings:
+        begun.pop("iters", None)  # steps, where they are stated, go over passes
+    given = table.checked({**begun, **job.settings})
     other = next(
         (name for name in given if name not in CHANGEABLE and given[name] != saved.settings.get(name)), None
     )
@@ -196,13 +202,24 @@ def _spec(files: ModelFiles) -> ModelSpec:
     return files.spec
 
 
-def _notes(data: DataSet) -> list[str]:
+def _notes(data: DataSet, steps: int) -> list[str]:
     notes = []
     if data.set_aside:
         rows = len(data.valid) // (2 if data.pairs else 1)
-        notes.append(f"{rows} rows were set aside to validate with; a valid.jsonl would say which")
+        were = "row was" if rows == 1 else "rows were"
+        notes.append(f"{rows} {were} set aside to validate with; a valid.jsonl would say which")
     cut = sum(example.truncated for example in data.train)
     if cut:
         longest = next(example for example in data.train if example.truncated)
-        notes.append(f"{cut} rows are longer than max_seq_length and are cut, the first is {longest.place}")
+        are = (
+            "row is longer than max_seq_length and is"
+            if cut == 1
+            else "rows are longer than max_seq_length and are"
+        )
+        notes.append(f"{cut} {are} cut, the first is {longest.place}")
+    if steps < _FEW_STEPS:
+        were = "step is" if steps == 1 else "steps are"
+        notes.append(
+            f"{steps} {were} few to learn by; more come of a smaller batch_size or max_seq_length, or of more epochs"
+        )
     return notes

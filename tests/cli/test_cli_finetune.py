@@ -170,6 +170,12 @@ def test_a_run_goes_on_by_its_folder_alone(
     assert "rank=16" in refused(capsys, "--resume", out, "--rank", "16")
     assert "--adapter-path" in refused(capsys, "--resume", out, "--adapter-path", tmp_path / "other")
     assert "no run" in refused(capsys, "--resume", tmp_path / "nothing")
+    told = refused(capsys, chatty.folder("short"), "--resume", out)
+    assert f"its run teaches {model}, not " in told
+    assert run("--resume", out, "--epochs", "1", "--plan", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["steps"] == plan["batches_per_epoch"] and plan["resumed_step"] == 6
+    assert any("few to learn by" in note for note in plan["notes"])
 
 
 @pytest.fixture

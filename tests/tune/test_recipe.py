@@ -88,6 +88,8 @@ def test_proposals_follow_from_the_rows() -> None:
     short, long = proposed(rows(*[100] * 90)), proposed(rows(*[1000] * 9000, 3000))
     assert short["max_seq_length"] == 512 and long["max_seq_length"] == 3072
     assert float(short["epochs"]) > float(long["epochs"])
+    assert int(short["batch_size"]) < int(long["batch_size"])  # a pass has some steps also where rows are few
+    assert float(short["learning_rate"]) > float(long["learning_rate"])
     assert int(short["steps_per_eval"]) < int(long["steps_per_eval"])
     assert proposed(rows(*[1000] * 500, 90_000))["max_seq_length"] == 2048  # one row is not worth it
     assert proposed(rows(3000, context=1000))["max_seq_length"] == 1000
