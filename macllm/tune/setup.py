@@ -220,6 +220,6 @@ def _notes(data: DataSet, steps: int) -> list[str]:
     if steps < _FEW_STEPS:
         were = "step is" if steps == 1 else "steps are"
         notes.append(
-            f"{steps} {were} few to learn by; more come of a smaller batch_size or max_seq_length, or of more epochs"
+            f"{steps} {were} few to learn by; more come of a smaller batch_size or max_seq_length, or of a longer run"
         )
     return notes
