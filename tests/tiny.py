@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from macllm.families.tiny import base_config
 from macllm.parity import Original, difference, random_tokens, write_original
 
@@ -126,6 +128,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def variants() -> list[str]:
     return list(VARIANTS)
+
+
+def variants_by_pace() -> list[Any]:
+    """All variants as parameters: one a family in ``make test``, the others in ``make test-all``."""
+    first = set(first_variants())
+    return [
+        variant if variant in first else pytest.param(variant, marks=pytest.mark.slow)
+        for variant in variants()
+    ]
 
 
 def first_variants() -> list[str]:

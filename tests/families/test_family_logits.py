@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import config_of, difference, native, read_config, reference, tokens, variants
+from tiny import config_of, difference, native, read_config, reference, tokens, variants, variants_by_pace
 
 from macllm.families import spec_from_config
 from macllm.spec import MoE, State
@@ -28,7 +28,7 @@ def test_logits_equal_the_originals(variant: str) -> None:
     assert difference(mx.concatenate(steps, axis=1), expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", variants_by_pace())
 def test_all_forms_of_a_config_mean_the_same(variant: str) -> None:
     """As repositories carry it, as transformers 5 saves it, and as it is written for older readers."""
     saved, spec = read_config(reference(variant).folder), native(variant).spec
@@ -38,7 +38,7 @@ def test_all_forms_of_a_config_mean_the_same(variant: str) -> None:
     assert spec_from_config(portable(saved, spec)) == spec
 
 
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", variants_by_pace())
 def test_layers_beyond_the_window_see_no_further(variant: str) -> None:
     """A token out of every window's reach changes nothing; one within full attention's reach does.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import gguf_conversions  # noqa: F401 - enters them
+import pytest
 from gguf_converter import CONVERSIONS
-from tiny import Original, config_of, reference, variants, write_original
+from tiny import Original, config_of, first_variants, reference, variants, write_original
 
 # Variants that no file can say, and the part of the spec that it would lose.
 REFUSED = {
@@ -223,6 +224,14 @@ def gguf_variants() -> list[str]:
     """The variants that a file can hold."""
     known = [name for name in (*variants(), *FURTHER) if gguf_config(name)["model_type"] in CONVERSIONS]
     return [name for name in known if name not in REFUSED]
+
+
+def gguf_variants_by_pace() -> list[Any]:
+    """All of them as parameters: those that the converter writes too are read from its files in ``make test``."""
+    converted = set(converted_variants()) - set(first_variants())
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in converted else name for name in gguf_variants()
+    ]
 
 
 def converted_variants() -> list[str]:

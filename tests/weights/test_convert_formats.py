@@ -94,7 +94,7 @@ def test_what_mlx_lm_writes_is_taken_over_as_it_is(settings: dict, tmp_path: Pat
     assert tiny.difference(mlx_lm_logits(ours), expected) < 1e-5
 
 
-@pytest.mark.parametrize("variant", tiny.variants())
+@pytest.mark.parametrize("variant", tiny.variants_by_pace())
 def test_nothing_asked_changes_no_number(variant: str, tmp_path: Path) -> None:
     """The same tensors, or where MLX's tools lay them out otherwise, the same model."""
     source = tiny.reference(variant).folder
@@ -107,7 +107,7 @@ def test_nothing_asked_changes_no_number(variant: str, tmp_path: Path) -> None:
     assert same_tensors(tensors(again.path), tensors(done.path))
 
 
-@pytest.mark.parametrize("variant", tiny.variants())
+@pytest.mark.parametrize("variant", tiny.variants_by_pace())
 def test_mlx_lm_reads_what_is_converted(variant: str, tmp_path: Path) -> None:
     """With the original's logits; where its class cannot, that is shown, so that nobody relies on it."""
     source = tiny.reference(variant)

@@ -10,7 +10,13 @@ import pytest
 from gguf import MODEL_ARCH_NAMES
 from gguf_converter import Conversion, tensors_of
 from gguf_export import Tensors, export, exported
-from gguf_variants import REFUSED, converted_variants, gguf_config, gguf_variants, written
+from gguf_variants import (
+    REFUSED,
+    converted_variants,
+    gguf_config,
+    gguf_variants_by_pace,
+    written,
+)
 from tiny import difference, read_config, tokens
 
 from macllm.errors import ConfigError
@@ -62,7 +68,7 @@ def test_logits_of_a_converted_file_are_the_original_s(variant: str, tmp_path: P
     assert difference(logits(path), written(variant).logits(IDS)) < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", gguf_variants())
+@pytest.mark.parametrize("variant", gguf_variants_by_pace())
 def test_logits_of_an_exported_file_are_the_original_s(variant: str, tmp_path: Path) -> None:
     """From Hugging Face's names and keys through ours to GGUF's, and read again."""
     path = export(gguf_config(variant), written(variant).folder, tmp_path / "x.gguf", {})
