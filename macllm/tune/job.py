@@ -1,6 +1,6 @@
 """A run as it is asked for, and what its settings say to each part: method, optimizer, schedule, batches, examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,9 +70,20 @@ def example_settings_of(settings: Mapping[str, Value], date: str) -> ExampleSett
 
 
 def batching_of(
-    settings: Mapping[str, Value], spec: ModelSpec, *, together: int = 1, packs: bool = True
+    settings: Mapping[str, Value],
+    spec: ModelSpec,
+    lengths: Sequence[int],
+    looked_at: Sequence[int] = (),
+    *,
+    together: int = 1,
+    packs: bool = True,
 ) -> Batching:
-    """``together`` and ``packs`` are the objective's. Raises OptionError where rows are to be packed and cannot be."""
+    """Batches of examples of these ``lengths``, and of those that are ``looked_at`` to validate.
+
+    ``together`` and ``packs`` are the objective's. ``pack=yes`` fills ``batch_size`` rows of ``max_seq_length``;
+    ``auto`` packs as many examples as ``batch_size`` rows are without it: the same steps, less padding. Raises
+    OptionError where rows are to be packed and cannot be.
+    """
     wanted, why = settings["pack"], spec.unpackable
     if settings["method"] in VIRTUAL:
         why = f"method {settings['method']!r} puts its tokens before one row alone"
@@ -80,5 +91,11 @@ def batching_of(
         why = f"objective {settings['objective']!r} looks at each row by itself"
     if wanted == "yes" and why is not None:
         raise OptionError(f"pack=yes is not possible: {why}; leave packing off")
-    pack = wanted == "yes" or (wanted == "auto" and why is None)
-    return Batching(int(settings["batch_size"]), int(settings["max_seq_length"]), pack, together=together)
+    rows, longest = int(settings["batch_size"]), int(settings["max_seq_length"])
+    if wanted == "no" or why is not None:
+        return Batching(rows, longest, together=together)
+    if wanted == "auto":
+        tokens = rows * sum(lengths) / len(lengths)
+        longest = min(longest, max(*lengths, *looked_at, round(tokens)))
+        rows = max(1, round(tokens / longest))
+    return Batching(rows, longest, pack=True)

@@ -250,7 +250,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("clip", 1.0, "largest norm of a step's gradient; 0 does not bound it", form=False),
     Setting("max_seq_length", 2048, "tokens of a row; longer rows are cut", 8, 1_048_576, whole=True),
     Setting(
-        "pack", "auto", "several rows one behind the other in one of max_seq_length", choices=PACK, form=False
+        "pack",
+        "auto",
+        "no padding: about batch_size rows of the data (auto), or batch_size rows of max_seq_length tokens (yes)",
+        choices=PACK,
+        form=False,
     ),
     Setting(
         "learn",

@@ -107,7 +107,6 @@ def set_up(
     date = saved.date if saved is not None else datetime.now().replace(microsecond=0).isoformat()
     objective = objective_of(settings, spec, job.base)
     method, optimizer = method_of(settings), optimizer_of(settings)
-    batching = batching_of(settings, spec, together=objective.together, packs=objective.packs)
     tokenizer = files.tokenizer()
     data = prepare(
         job.data,
@@ -130,7 +129,12 @@ def set_up(
             f"{job.data}: the rows are others than those that {saved.folder} was saved with; bring the old ones back, "
             "or start a new run"
         )
-    per_epoch = batching.per_epoch([len(example) for example in data.train])
+    lengths = [len(example) for example in data.train]
+    looked_at = [len(example) for example in data.valid]
+    batching = batching_of(
+        settings, spec, lengths, looked_at, together=objective.together, packs=objective.packs
+    )
+    per_epoch = batching.per_epoch(lengths)
     steps = table.steps(settings, per_epoch)
     each = int(settings["grad_accumulation_steps"])
     if settings.get("iters") is not None:
