@@ -28,6 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "short": {"max_position_embeddings": 140},
     "big": {"hidden_size": 480, "intermediate_size": 1600},  # tens of MB
     "deep": {"num_hidden_layers": 500},  # loads for a while
+    "other": {"hidden_size": 60},  # small, and of other weights than the first two
 }
 
 

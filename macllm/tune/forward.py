@@ -11,12 +11,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
+from numpy.typing import NDArray
 
 from macllm.errors import OptionError
 from macllm.nn.balancing import hand_on, is_watched, router_logits
 from macllm.nn.decoder import Decoder
 from macllm.nn.packed_step import PackedStep
 from macllm.nn.step import Step
+from macllm.tune.batches import Batch
 from macllm.tune.trained import leaves, replaced
 
 
@@ -44,6 +46,19 @@ def hidden(
     if first == len(model.layers):
         x = mx.stop_gradient(x)
     return model.norm(model.frame.end(x) if model.frame is not None else x)
+
+
+def learned_states(
+    model: Decoder, batch: Batch, *, checkpoint: bool = False
+) -> tuple[mx.array, NDArray[np.int64]]:
+    """The states (N, D) that learned tokens are predicted from, in the order of rows, and the row each is of (N,).
+
+    Of rows of one example each: padding stands behind all that could see it.
+    """
+    states = hidden(model, mx.array(batch.ids[:, :-1]), checkpoint=checkpoint)  # (B, L - 1, D)
+    mask = batch.learned[:, 1:]
+    places = np.flatnonzero(mask)
+    return states.reshape(-1, states.shape[-1])[mx.array(places.astype(np.int32))], places // mask.shape[1]
 
 
 def first_trainable(model: Decoder) -> int:

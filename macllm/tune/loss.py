@@ -4,7 +4,8 @@ Prompt tokens and padding cost nothing here, since rows without a target are lef
 """
 
 import math
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,42 +60,62 @@ def token_losses(
 ) -> mx.array:
     """``-log p(id)`` of each of states (N, D) with its next id (N,): (N,) float32, N at least 1.
 
-    Differentiable by the states and by the head's trainable parameters, with the logits of a few hundred rows in
-    memory at most. Where no gradient is asked for, ``learns=False`` saves what is prepared for it. ``temperature``
-    divides the logits, as it does where tokens are drawn.
+    ``temperature`` divides the logits, as it does where tokens are drawn. Else as :func:`row_losses`.
     """
-    head = trainable_head(model)
-    if not learns:
-        return mx.concatenate(
-            [
-                _losses(model, part, part_ids, temperature)
-                for part, part_ids in chunks(chunk_rows(model), states, ids)
-            ]
+    return row_losses(model, states, (ids,), CrossEntropy(temperature), learns=learns)
+
+
+class RowLoss(ABC):
+    """A loss of each row of logits by itself, from what else is told of the row."""
+
+    @abstractmethod
+    def losses(self, logits: mx.array, *told: mx.array) -> mx.array:
+        """The losses (n,), float32, of logits (n, V)."""
+
+    def with_slopes(self, logits: mx.array, *told: mx.array) -> tuple[mx.array, mx.array]:
+        """The losses (n,) and their derivatives by the logits (n, V)."""
+        (losses,), (slopes,) = mx.vjp(
+            lambda own: self.losses(own, *told), [logits], [mx.ones(logits.shape[:1])]
         )
+        return losses, slopes
+
+
+def row_losses(
+    model: Decoder, states: mx.array, told: tuple[mx.array, ...], rule: RowLoss, *, learns: bool = True
+) -> mx.array:
+    """The losses (N,), float32, of states (N, D) of which ``told`` says something by row, N at least 1.
+
+    Differentiable by the states and by the head's trainable parameters, with the logits of a few hundred rows in
+    memory at most. Where no gradient is asked for, ``learns=False`` saves what is prepared for it.
+    """
+    head = _trainable_head(model)
+    if not learns:
+        parts = _chunks(_rows(model), states, *told)
+        return mx.concatenate([rule.losses(model.logits(part), *known) for part, *known in parts])
     if not head:
-        losses: mx.array = _of_frozen_head(model, ids, temperature)(states)[0]
+        losses: mx.array = _of_frozen_head(model, told, rule)(states)[0]
         return losses
-    result: mx.array = _of_trainable_head(model, ids, temperature)(states, head)
+    result: mx.array = _of_trainable_head(model, told, rule)(states, head)
     return result
 
 
-def _of_frozen_head(model: Decoder, ids: mx.array, temperature: float) -> Any:
+def _of_frozen_head(model: Decoder, told: tuple[mx.array, ...], rule: RowLoss) -> Any:
     """States (N, D) to losses (N,) and the gradient of each loss by its own state (N, D).
 
     A loss depends on one state alone, so that its gradient can be had while the logits are there; the backward pass
     multiplies it by what comes from above, and no logits are computed twice.
     """
 
-    def surrogate(part: mx.array, part_ids: mx.array) -> tuple[mx.array, mx.array]:
-        return _surrogate(model, part, part_ids, temperature)
+    def surrogate(part: mx.array, *known: mx.array) -> tuple[mx.array, mx.array]:
+        return _surrogate(model, part, known, rule)
 
     def losses(states: mx.array) -> tuple[mx.array, mx.array]:
         of_rows: list[mx.array] = []
         gradients: list[mx.array] = []
-        for part, part_ids in chunks(chunk_rows(model), states, ids):
+        for part, *known in _chunks(_rows(model), states, *told):
             if gradients:  # one after the other, and nothing of it left for later
                 part = mx.depends(part, [gradients[-1], of_rows[-1]])
-            (_, own), gradient = mx.value_and_grad(surrogate)(part, part_ids)
+            (_, own), gradient = mx.value_and_grad(surrogate)(part, *known)
             of_rows.append(own)
             gradients.append(gradient)
         return mx.concatenate(of_rows), mx.concatenate(gradients)
@@ -103,45 +124,45 @@ def _of_frozen_head(model: Decoder, ids: mx.array, temperature: float) -> Any:
         above, own = cotangents[0], outputs[1]
         return mx.multiply(above[:, None], own).astype(states.dtype)
 
-    return with_gradient(losses, backward)
+    return _with_gradient(losses, backward)
 
 
-def _of_trainable_head(model: Decoder, ids: mx.array, temperature: float) -> Any:
+def _of_trainable_head(model: Decoder, told: tuple[mx.array, ...], rule: RowLoss) -> Any:
     """States (N, D) and the head's parameters to losses (N,); the backward pass computes each chunk's logits anew."""
 
     def surrogate(
-        part: mx.array, head: Any, part_ids: mx.array, weights: mx.array
+        part: mx.array, head: Any, weights: mx.array, *known: mx.array
     ) -> tuple[mx.array, mx.array]:
         with replaced(model, head):
-            return _surrogate(model, part, part_ids, temperature, weights)
+            return _surrogate(model, part, known, rule, weights)
 
     def losses(states: mx.array, head: Any) -> mx.array:
         found: list[mx.array] = []
         with replaced(model, head):
-            for part, part_ids in chunks(chunk_rows(model), states, ids):
+            for part, *known in _chunks(_rows(model), states, *told):
                 part = mx.depends(part, found[-1]) if found else part
-                found.append(_losses(model, part, part_ids, temperature))
+                found.append(rule.losses(model.logits(part), *known))
         return mx.concatenate(found)
 
     def backward(primals: Any, cotangent: mx.array, _: mx.array) -> Any:
         states, head = primals
         gradients: list[mx.array] = []
         total = tree_map(lambda weight: mx.zeros(weight.shape, mx.float32), head)
-        for part, part_ids, weights in chunks(chunk_rows(model), states, ids, cotangent):
+        for part, weights, *known in _chunks(_rows(model), states, cotangent, *told):
             if gradients:
                 part = mx.depends(part, [gradients[-1], *leaves(total).values()])
             differentiated = mx.value_and_grad(surrogate, argnums=(0, 1))
-            gradient, of_head = differentiated(part, head, part_ids, weights)[1]
+            gradient, of_head = differentiated(part, head, weights, *known)[1]
             gradients.append(gradient)
             total = tree_map(lambda sum_, one: sum_ + one.astype(mx.float32), total, of_head)
         return mx.concatenate(gradients), tree_map(
             lambda sum_, weight: sum_.astype(weight.dtype), total, head
         )
 
-    return with_gradient(losses, backward)
+    return _with_gradient(losses, backward)
 
 
-def with_gradient(function: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+def _with_gradient(function: Callable[..., Any], backward: Callable[..., Any]) -> Any:
     """The function with a backward pass of its own: of its arguments, what comes from above, and its results."""
     own: Any = mx.custom_function(function)
     own.vjp(backward)
@@ -149,50 +170,53 @@ def with_gradient(function: Callable[..., Any], backward: Callable[..., Any]) ->
 
 
 def _surrogate(
-    model: Decoder, states: mx.array, ids: mx.array, temperature: float, weights: mx.array | None = None
+    model: Decoder, states: mx.array, told: Sequence[mx.array], rule: RowLoss, weights: mx.array | None = None
 ) -> tuple[mx.array, mx.array]:
     """A scalar whose gradient is that of the losses, each times its weight (n,); and the losses (n,).
 
     ``logits * slopes`` with the slopes held fixed: its backward pass is the head's and no softmax more.
     """
-    logits = _logits(model, states, temperature)
-    losses, slopes = _losses_and_slopes(mx.stop_gradient(logits), ids)
+    logits = model.logits(states)
+    losses, slopes = rule.with_slopes(mx.stop_gradient(logits), *told)
     if weights is not None:
         slopes = slopes * weights[:, None]
     fixed = mx.stop_gradient(slopes.astype(logits.dtype))
     return (logits * fixed).sum(), mx.stop_gradient(losses)
 
 
-def _losses(model: Decoder, states: mx.array, ids: mx.array, temperature: float) -> mx.array:
-    """The losses (n,) of states (n, D)."""
-    logits = _logits(model, states, temperature)
-    if slow_exponential():
-        wide = logits.astype(mx.float32)
-        highest = mx.max(wide, axis=-1, keepdims=True)
-        total = exp2((wide - highest) * LOG2_E).sum(axis=-1)
-        return mx.log(total) + highest[:, 0] - _at(wide, ids)
-    return mx.fast.cross_entropy(_wide_where_unfused(logits), ids)
+class CrossEntropy(RowLoss):
+    """``-log p`` of each row's own id (n,), with the logits divided by a temperature."""
 
+    def __init__(self, temperature: float = 1.0) -> None:
+        self._temperature = temperature
 
-def _logits(model: Decoder, states: mx.array, temperature: float) -> mx.array:
-    logits = model.logits(states)
-    return logits if temperature == 1 else logits / temperature
+    def losses(self, logits: mx.array, *told: mx.array) -> mx.array:
+        logits, (ids,) = self._cooled(logits), told
+        if slow_exponential():
+            wide = logits.astype(mx.float32)
+            highest = mx.max(wide, axis=-1, keepdims=True)
+            total = exp2((wide - highest) * LOG2_E).sum(axis=-1)
+            return mx.log(total) + highest[:, 0] - _at(wide, ids)
+        return mx.fast.cross_entropy(_wide_where_unfused(logits), ids)
 
+    def with_slopes(self, logits: mx.array, *told: mx.array) -> tuple[mx.array, mx.array]:
+        """The slopes are softmax less one at the id."""
+        logits, (ids,) = self._cooled(logits), told
+        if slow_exponential():
+            wide = logits.astype(mx.float32)
+            highest = mx.max(wide, axis=-1, keepdims=True)
+            powers = exp2((wide - highest) * LOG2_E)
+            total = powers.sum(axis=-1, keepdims=True)
+            share = powers / total
+            slopes = mx.put_along_axis(share, ids[:, None], _at(share, ids)[:, None] - 1, axis=-1)
+            return (mx.log(total) + highest)[:, 0] - _at(wide, ids), self._cooled(slopes)
+        (losses,), (found,) = mx.vjp(
+            lambda y: mx.fast.cross_entropy(y, ids), [_wide_where_unfused(logits)], [mx.ones(ids.shape)]
+        )
+        return losses, self._cooled(found)
 
-def _losses_and_slopes(logits: mx.array, ids: mx.array) -> tuple[mx.array, mx.array]:
-    """Of logits (n, V): losses (n,), and their derivatives by the logits, softmax less one at the id (n, V)."""
-    if slow_exponential():
-        wide = logits.astype(mx.float32)
-        highest = mx.max(wide, axis=-1, keepdims=True)
-        powers = exp2((wide - highest) * LOG2_E)
-        total = powers.sum(axis=-1, keepdims=True)
-        share = powers / total
-        slopes = mx.put_along_axis(share, ids[:, None], _at(share, ids)[:, None] - 1, axis=-1)
-        return (mx.log(total) + highest)[:, 0] - _at(wide, ids), slopes
-    (losses,), (found,) = mx.vjp(
-        lambda y: mx.fast.cross_entropy(y, ids), [_wide_where_unfused(logits)], [mx.ones(ids.shape)]
-    )
-    return losses, found
+    def _cooled(self, values: mx.array) -> mx.array:
+        return values if self._temperature == 1 else values / self._temperature
 
 
 def _wide_where_unfused(logits: mx.array) -> mx.array:
@@ -205,7 +229,7 @@ def _at(values: mx.array, ids: mx.array) -> mx.array:
     return mx.take_along_axis(values, ids[:, None], axis=-1)[:, 0]
 
 
-def chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
+def _chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
     """The same rows of each of arrays (N, ...), about as many every time and at most ``rows``."""
     count = arrays[0].shape[0]
     rows = math.ceil(count / math.ceil(count / rows))
@@ -213,14 +237,14 @@ def chunks(rows: int, *arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
         yield tuple(array[start : start + rows] for array in arrays)
 
 
-def chunk_rows(model: Decoder) -> int:
+def _rows(model: Decoder) -> int:
     """Rows of a chunk."""
     if mx.default_device() == mx.gpu:
         return CHUNK
     return min(CHUNK, max(_FEWEST_ROWS, _CPU_LOGITS // model.spec.vocab))
 
 
-def trainable_head(model: Decoder) -> dict[str, Any]:
+def _trainable_head(model: Decoder) -> dict[str, Any]:
     """The trainable parameters behind :meth:`Decoder.logits`; empty where all of them are frozen."""
     parts = model.trainable_parameters()
     names = ("embed" if model.head is None else "head", "head_bias")

@@ -106,6 +106,8 @@ LossType: TypeAlias = Literal["dapo", "grpo", "dr_grpo"]
 LOSS_TYPES: tuple[LossType, ...] = get_args(LossType)
 ScaleRewards: TypeAlias = Literal["group", "batch", "none"]
 SCALE_REWARDS: tuple[ScaleRewards, ...] = get_args(ScaleRewards)
+Divergence: TypeAlias = Literal["forward", "reverse", "js"]
+DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 PACK = ("auto", "yes", "no")
 
 SETTINGS: tuple[Setting, ...] = (
@@ -185,6 +187,28 @@ SETTINGS: tuple[Setting, ...] = (
         "mask_truncated_completions",
         False,
         "learn nothing from answers that max_completion_length has cut",
+        form=False,
+    ),
+    Setting(
+        "teacher", None, "name or path of the model whose distribution is learned", text=True, form=False
+    ),
+    Setting(
+        "divergence",
+        "forward",
+        "how far from the teacher: all that it thinks (forward), what it likes best (reverse), or between (js)",
+        choices=DIVERGENCES,
+        form=False,
+    ),
+    Setting("mixing", 0.5, "where js stands: near 0 as forward, near 1 as reverse", 0.001, 0.999, form=False),
+    Setting(
+        "on_policy", 0.0, "share of batches in which the model learns on answers of its own", 0, 1, form=False
+    ),
+    Setting(
+        "teacher_top_k",
+        None,
+        "tokens whose share of the teacher's distribution is kept on disk (default: all, and the teacher in memory)",
+        1,
+        whole=True,
         form=False,
     ),
     Setting("method", "lora", "what learns: an adapter, or the weights (full)", choices=KINDS),

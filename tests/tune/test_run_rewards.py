@@ -1,7 +1,9 @@
 """A run by rewards: the metrics say how they rise, a stopped run draws what it would have drawn, bad rows are named."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import chatty
 import pytest
 from running import assert_same, data, job, left, ran
 
@@ -36,8 +38,7 @@ def test_a_stopped_run_draws_what_it_would_have_drawn(tmp_path: Path, reward: st
         data(tmp_path / name, ROWS)
     whole = ran(job(tmp_path / "whole", reward=reward, **QUICK))
     ran(job(tmp_path / "parts", reward=reward, **QUICK), stop_after=1)
-    one = job(tmp_path / "parts", reward=reward, **QUICK)
-    ran(type(one)(**{**vars(one), "resume": True}))
+    ran(replace(job(tmp_path / "parts"), settings={}, resume=True))
     assert_same(left(tmp_path / "whole" / "out"), left(tmp_path / "parts" / "out"))
 
     rows = read(tmp_path / "whole" / "out")
@@ -66,3 +67,21 @@ def test_every_row_that_cannot_be_judged_is_named(tmp_path: Path) -> None:
         "data.jsonl:14:",
     ]
     assert "'answer' holds no number" in str(raised.value)
+
+
+def test_a_student_comes_nearer_and_a_stopped_run_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
+    settings = {
+        "objective": "distill",
+        "teacher": str(chatty.folder("other")),
+        "divergence": "js",
+        "on_policy": 0.5,
+        "max_completion_length": 6,
+        "iters": 6,
+        "steps_per_eval": 3,
+    }
+    whole, parts = job(tmp_path / "whole", **settings), job(tmp_path / "parts", **settings)
+    looks = [event.loss for event in ran(whole) if isinstance(event, Validation)]
+    ran(parts, stop_after=2)
+    ran(replace(parts, settings={}, resume=True))
+    assert_same(left(tmp_path / "whole" / "out"), left(tmp_path / "parts" / "out"))
+    assert looks[-1] < looks[0]

@@ -17,29 +17,20 @@ from macllm.nn.decoder import Decoder
 from macllm.tokenizer import Tokenizer
 from macllm.tune.batches import Batch
 from macllm.tune.examples import Example
-from macllm.tune.forward import hidden
+from macllm.tune.forward import learned_states
 from macllm.tune.loss import token_losses
 from macllm.tune.objective import Objective
 from macllm.tune.objectives.kinds import KINDS
 from macllm.tune.objectives.policy import Clip, advantages, kl, policy_losses, token_weights
+from macllm.tune.objectives.sampling import Sampling, laid_out
 from macllm.tune.rewards.reward import RawRow
 from macllm.tune.rewards.weighted import Judged, WeightedRewards, rewards_of
-from macllm.tune.rollout import Completion, roll_out
+from macllm.tune.rollout import Completion
 from macllm.tune.settings import LOSS_TYPES, SCALE_REWARDS, LossType, ScaleRewards, Value
 from macllm.tune.trained import number
 from macllm.weights.model_files import open_model
 
 _STREAM = 0x6290  # of the seed: what is drawn must not follow from the order of the rows
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn: so many for a prompt, each of at most ``max_completion_length`` tokens."""
-
-    num_generations: int
-    max_completion_length: int
-    temperature: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -78,14 +69,14 @@ class GRPO(Objective):
         self,
         rewards: WeightedRewards,
         tokenizer: Tokenizer,
-        stop_ids: frozenset[int],
         sampling: Sampling,
+        num_generations: int,
         policy: PolicySettings,
     ) -> None:
         self._rewards = rewards
         self._tokenizer = tokenizer
-        self._stop_ids = stop_ids
         self._sampling = sampling
+        self._generations = num_generations
         self._policy = policy
 
     def refuses(self, example: Example) -> str | None:
@@ -94,21 +85,14 @@ class GRPO(Objective):
     def ready(self, model: Decoder, batch: Batch, step: int | None) -> RolledOut:
         """Completions of the batch's prompts, judged. To look at (``step`` None), one for each prompt."""
         sampling = self._sampling
-        count = 1 if step is None else sampling.num_generations
+        count = 1 if step is None else self._generations
         prompts = [
             ids[: int(np.count_nonzero(segments))]
             for ids, segments in zip(batch.ids, batch.segments, strict=True)
         ]
         repeated = [prompt for prompt in prompts for _ in range(count)]
         chance = np.random.PCG64([sampling.seed, _STREAM, 0 if step is None else step + 1, *batch.examples])
-        completions = roll_out(
-            model,
-            repeated,
-            self._stop_ids,
-            min(sampling.max_completion_length, model.spec.max_context - max(map(len, prompts))),
-            temperature=sampling.temperature,
-            seed=int(chance.random_raw()),
-        )
+        completions = sampling.draw(model, repeated, int(chance.random_raw()))
         rows = [row for row in batch.raw for _ in range(count)]
         each = self._rewards.each(
             [self._judged(row, one) for row, one in zip(rows, completions, strict=True)]
@@ -164,28 +148,20 @@ class GRPO(Objective):
         rewards: NDArray[np.float64],
         count: int,
     ) -> RolledOut:
-        """Prompts and completions as rows, padding behind them."""
-        width = max(len(prompt) + len(one) for prompt, one in zip(prompts, completions, strict=True))
-        shape = (len(prompts), width)
-        ids, segments, positions = (np.zeros(shape, np.int32) for _ in range(3))
-        learned, old = np.zeros(shape, bool), np.zeros(shape, np.float32)
+        """``count`` completions for each prompt of a batch as rows of their own."""
+        arrays = laid_out(prompts, completions)
+        old = np.zeros(arrays["ids"].shape, np.float32)
         for row, (prompt, one) in enumerate(zip(prompts, completions, strict=True)):
-            end = len(prompt) + len(one)
-            ids[row, :end] = np.concatenate([prompt, one.ids])
-            segments[row, :end], positions[row, :end] = 1, np.arange(end)
-            learned[row, len(prompt) : end] = one.ended or not self._policy.mask_truncated
-            old[row, len(prompt) : end] = one.log_probs
-        scaled = advantages(rewards.reshape(-1, count), self._policy.scale_rewards).reshape(-1)
+            old[row, len(prompt) : len(prompt) + len(one)] = one.log_probs
+        if self._policy.mask_truncated:
+            arrays["learned"][[not one.ended for one in completions]] = False
         return RolledOut(
-            ids=ids,
-            learned=learned,
-            segments=segments,
-            positions=positions,
+            **arrays,
             examples=tuple(index for index in batch.examples for _ in range(count)),
             after=batch.after,
             old=old,
             reference=None,
-            advantages=scaled,
+            advantages=advantages(rewards.reshape(-1, count), self._policy.scale_rewards).reshape(-1),
             rewards=rewards,
             figures={},
         )
@@ -194,13 +170,11 @@ class GRPO(Objective):
         self, model: Decoder, batch: Batch, *, checkpoint: bool, learns: bool
     ) -> tuple[mx.array, NDArray[np.int64]]:
         """log p (N,) of the learned tokens, in the order of rows, and which row each is of (N,)."""
-        states = hidden(model, mx.array(batch.ids[:, :-1]), checkpoint=checkpoint)  # (B, L - 1, D)
-        mask = batch.learned[:, 1:]
-        places = np.flatnonzero(mask)
-        rows = states.reshape(-1, states.shape[-1])[mx.array(places.astype(np.int32))]  # (N, D)
-        ids = mx.array(batch.ids[:, 1:].reshape(-1)[places])
-        losses = token_losses(model, rows, ids, learns=learns, temperature=self._sampling.temperature)
-        return -losses, places // mask.shape[1]
+        states, owners = learned_states(model, batch, checkpoint=checkpoint)
+        ids = mx.array(batch.ids[:, 1:][batch.learned[:, 1:]])
+        return -token_losses(
+            model, states, ids, learns=learns, temperature=self._sampling.temperature
+        ), owners
 
     def _reference(self, model: Decoder, batch: Batch) -> NDArray[np.float32]:
         found = np.zeros(batch.ids.shape, np.float32)
@@ -259,13 +233,13 @@ def grpo_of(settings: Mapping[str, Value], base: Path) -> GRPO:
     return GRPO(
         rewards,
         tokenizer,
-        stop_ids(files, tokenizer),
         Sampling(
-            int(settings["num_generations"]),
+            stop_ids(files, tokenizer),
             int(settings["max_completion_length"]),
             float(settings["temperature"]),
             int(settings["seed"]),
         ),
+        int(settings["num_generations"]),
         PolicySettings(
             Clip(epsilon, float(settings.get("epsilon_high", epsilon))),
             beta,

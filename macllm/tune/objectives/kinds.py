@@ -82,6 +82,20 @@ KINDS: Mapping[str, Kind] = {
             ),
             beta=0.0,
         ),
+        Kind(
+            "distill",
+            "what a teacher thinks of every token, of given answers or the model's own (arXiv 2306.13649)",
+            (*_SPOKEN, "prompt"),
+            (
+                "teacher",
+                "divergence",
+                "mixing",
+                "on_policy",
+                "teacher_top_k",
+                "temperature",
+                "max_completion_length",
+            ),
+        ),
     )
 }
 NAMES: tuple[str, ...] = tuple(KINDS)

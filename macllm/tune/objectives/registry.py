@@ -8,6 +8,7 @@ from macllm.spec import ModelSpec
 from macllm.tune.batches import Batching
 from macllm.tune.objective import Objective, SupervisedTokens
 from macllm.tune.objectives.balanced import Balanced
+from macllm.tune.objectives.distill import distill_of
 from macllm.tune.objectives.grpo import grpo_of
 from macllm.tune.objectives.kinds import KINDS, refuse_settings
 from macllm.tune.objectives.kto import KTO, Weights
@@ -22,7 +23,7 @@ def objective_of(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> 
 
     Raises OptionError for a setting that says nothing to the objective, or to the model.
     """
-    made = _by_name(settings, base)
+    made = _by_name(settings, spec, base)
     weight = float(settings["balance"])
     if not weight:
         return made
@@ -33,7 +34,7 @@ def objective_of(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> 
     return Balanced(made, weight)
 
 
-def _by_name(settings: Mapping[str, Value], base: Path) -> Objective:
+def _by_name(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> Objective:
     name = str(settings["objective"])
     refuse_settings(name, settings, DEFAULTS)
     if name == "sft":
@@ -42,6 +43,8 @@ def _by_name(settings: Mapping[str, Value], base: Path) -> Objective:
         return BradleyTerry(int(settings["seed"]))
     if name == "grpo":
         return grpo_of(settings, base)
+    if name == "distill":
+        return distill_of(settings, spec, base)
     beta, smoothing = float(settings.get("beta", KINDS[name].beta)), float(settings["label_smoothing"])
     longest = int(settings["max_seq_length"])
     reference = Reference(base, Batching(int(settings["batch_size"]), longest))

@@ -22,9 +22,10 @@ from macllm.tune.examples import Example, ExampleSettings
 from macllm.tune.methods import attach
 from macllm.tune.objective import Objective
 from macllm.tune.objectives.balanced import Balanced
-from macllm.tune.objectives.grpo import GRPO, PolicySettings, RolledOut, Sampling, grpo_of
+from macllm.tune.objectives.grpo import GRPO, PolicySettings, RolledOut, grpo_of
 from macllm.tune.objectives.kinds import refuse_rows
 from macllm.tune.objectives.policy import Clip, advantages, kl, policy_losses, token_weights
+from macllm.tune.objectives.sampling import Sampling
 from macllm.tune.rewards.reward import RawRow, Reward
 from macllm.tune.rewards.weighted import WeightedRewards
 from macllm.tune.settings import checked
@@ -55,8 +56,8 @@ def objective(
     reward: Reward | None = None, generations: int = 4, most: int = 10, seed: int = 0, **policy: Any
 ) -> GRPO:
     rewards = WeightedRewards({"share": (reward or Share(), 1.0)})
-    sampling = Sampling(generations, most, 1.0, seed)
-    return GRPO(rewards, TOKENIZER, frozenset(TOKENIZER.stop_ids), sampling, replace(POLICY, **policy))
+    sampling = Sampling(TOKENIZER.stop_ids, most, 1.0, seed)
+    return GRPO(rewards, TOKENIZER, sampling, generations, replace(POLICY, **policy))
 
 
 def model_of(variant: str = "qwen3", targets: str = "all") -> Decoder:
