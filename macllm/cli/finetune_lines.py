@@ -5,11 +5,20 @@ from macllm.cli.finetune_watch import (
     figures_words,
     look_words,
     planned_words,
+    preparing_words,
     sample_words,
     step_words,
 )
 from macllm.cli.output import tell
-from macllm.engine.training_events import Planned, Sample, Saved, TrainingEvent, TrainStep, Validation
+from macllm.engine.training_events import (
+    Planned,
+    Preparing,
+    Sample,
+    Saved,
+    TrainingEvent,
+    TrainStep,
+    Validation,
+)
 
 FEW_STEPS, EVERY = 100, 10  # a run of up to so many steps has a line for each, a longer one for every tenth
 
@@ -20,6 +29,7 @@ class Lines:
     def __init__(self, watched: Watched, every: int | None = None) -> None:
         self._watched, self._every = watched, every
         self._losses: list[float] = []
+        self._tenth = -1  # of the answers that the base was asked about
 
     def __enter__(self) -> "Lines":
         return self
@@ -30,6 +40,8 @@ class Lines:
     def show(self, event: TrainingEvent) -> None:
         """The line of an event, where it has one."""
         match event:
+            case Preparing():
+                self._preparing(event)
             case Planned():
                 tell(f"writing to {self._watched.folder}")
                 tell(planned_words(event))
@@ -55,6 +67,13 @@ class Lines:
 
     def gone(self) -> None:
         """The process is about to end at once."""
+
+    def _preparing(self, event: Preparing) -> None:
+        """A line at the start, and one every tenth of the way."""
+        tenth = 10 * event.done // event.total
+        if tenth != self._tenth:
+            tell(preparing_words(event))
+        self._tenth = tenth
 
     def _step(self, step: TrainStep) -> None:
         self._losses.append(step.loss)

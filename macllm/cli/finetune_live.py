@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
-from macllm.cli.finetune_watch import Watched, counted, shown
+from macllm.cli.finetune_watch import Watched, counted, preparing_words, shown
 from macllm.engine.training_events import TrainingEvent
 from macllm.plotting.braille import AXIS, Curve, drawn
 from macllm.units import count, duration, size
@@ -96,6 +96,8 @@ class Frame:
 def progress_lines(watched: Watched, width: int) -> list[Text]:
     """How far it is, and all figures: as many lines as they need."""
     step, planned = watched.step, watched.planned
+    if planned is None and watched.preparing is not None:
+        return [Text(f"Getting ready: {preparing_words(watched.preparing)} …", style=_SOFT)]
     if planned is None:
         return [Text("Getting ready: the model is loaded …", style=_SOFT)]
     if step is None:

@@ -6,6 +6,7 @@ from collections import deque
 
 from macllm.engine.training_events import (
     Planned,
+    Preparing,
     Sample,
     Saved,
     Trained,
@@ -24,6 +25,7 @@ class Watched:
 
     def __init__(self, base: str, folder: str) -> None:
         self.base, self.folder = base, folder
+        self.preparing: Preparing | None = None
         self.planned: Planned | None = None
         self.step: TrainStep | None = None
         self.validation: Validation | None = None
@@ -40,6 +42,8 @@ class Watched:
     def take(self, event: TrainingEvent) -> None:
         """One event of the run."""
         match event:
+            case Preparing():
+                self.preparing = event
             case Planned():
                 self.planned = event
             case TrainStep():
@@ -62,6 +66,11 @@ class Watched:
             self.first = event
         if event.best:
             self.best = event
+
+
+def preparing_words(event: Preparing) -> str:
+    """``asking the base about 40 of 800 answers``."""
+    return f"asking the base about {event.done:,} of {counted(event.total, 'answer')}"
 
 
 def planned_words(planned: Planned) -> str:

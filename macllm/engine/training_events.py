@@ -1,4 +1,5 @@
-"""What a fine-tuning run tells its caller, in order: Planned, then TrainStep, Validation, Sample, Saved, then Trained.
+"""What a fine-tuning run tells its caller: Preparing where it has to, Planned, TrainStep, Validation, Sample and Saved,
+then Trained.
 
 It may also fail: ``macllm.engine.events.Failed``. Frozen plain values, recorded and sent as all events are.
 """
@@ -6,6 +7,14 @@ It may also fail: ``macllm.engine.events.Failed``. Frozen plain values, recorded
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """The base was asked about so many of all answers, which an objective has to know before anything is learned."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -81,4 +90,4 @@ class Trained:
     valid_loss: float | None
 
 
-TrainingEvent: TypeAlias = Planned | TrainStep | Validation | Sample | Saved | Trained
+TrainingEvent: TypeAlias = Preparing | Planned | TrainStep | Validation | Sample | Saved | Trained

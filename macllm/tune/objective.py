@@ -1,7 +1,7 @@
 """What a run minimizes, behind one interface: the loop knows batches, a summed loss and a count, and nothing more."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,22 +24,15 @@ class Objective(ABC):
         """Why it cannot learn from an example, in one sentence; None: it can. Asked before any model is loaded."""
         return None
 
-    def begin(  # noqa: B027 - most objectives need nothing
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
+    def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         """Finds out what has to be known of all examples that batches will be made of, before a run or its rest.
 
-        The model is the base as it was loaded: nothing is attached to it, nothing learned. ``progress`` is called
-        with the examples done of all. Raises InputError for examples that it cannot learn from, Cancelled where
-        ``cancelled`` said so.
+        The model is the base as it was loaded: nothing is attached to it, nothing learned. Yields how many it has
+        asked the base about, of how many; what it found out is known once all were.
         """
+        return iter(())
 
-    def equip(self, model: Decoder) -> None:  # noqa: B027
+    def equip(self, model: Decoder) -> None:  # noqa: B027 - most objectives need nothing
         """Adds to a model that a method is attached to what learns beside it."""
 
     def save(self, model: Decoder, folder: Path) -> None:  # noqa: B027

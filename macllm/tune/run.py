@@ -7,8 +7,8 @@ from macllm.adapters.kept import WEIGHTS
 from macllm.backend import current
 from macllm.engine.loading import Progress as LoadProgress
 from macllm.engine.loading import load_model
-from macllm.engine.training_events import Planned, TrainingEvent
-from macllm.errors import InputError, MacllmError, MemoryLimitError
+from macllm.engine.training_events import Planned, Preparing, TrainingEvent
+from macllm.errors import Cancelled, InputError, MacllmError, MemoryLimitError
 from macllm.nn.decoder import Decoder
 from macllm.tune import state
 from macllm.tune.job import Job
@@ -24,12 +24,12 @@ from macllm.tune.trained import flat
 def train(
     job: Job, *, cancelled: Callable[[], bool] = lambda: False, loading: LoadProgress | None = None
 ) -> Iterator[TrainingEvent]:
-    """Trains and yields what happens, from Planned to Trained.
+    """Trains and yields what happens, from Planned to Trained; before it Preparing, where the base has to be asked.
 
     ``cancelled`` is asked after every step: the run is saved, and ends. Closing the iterator ends it too, without a
     save. ``loading`` takes the bytes read of the base. Raises :class:`macllm.tune.setup.DataError` with every line
-    that cannot be used, MemoryLimitError where it does not fit, :class:`macllm.tune.loop.Diverged` where it goes
-    astray, MacllmError otherwise: one sentence.
+    that cannot be used, Cancelled before the first step, MemoryLimitError where it does not fit,
+    :class:`macllm.tune.loop.Diverged` where it goes astray, MacllmError otherwise: one sentence.
     """
     if not job.resume:
         refuse_existing(job.folder)
@@ -49,7 +49,10 @@ def run(
     model = loaded.model
     if not isinstance(model, Decoder):
         raise MacllmError(f"{job.base}: only models of macllm's own families can be trained")
-    setup.objective.begin(model, [*setup.data.train, *setup.data.valid], cancelled=cancelled)
+    for done, total in setup.objective.begin(model, [*setup.data.train, *setup.data.valid]):
+        yield Preparing(done, total)
+        if cancelled():
+            raise Cancelled(f"{job.folder}: stopped before the first step; nothing was trained")
     attached = attach(model, setup.spec, setup.method, int(setup.settings["seed"]))
     setup.objective.equip(model)
     shares = rate_shares(attached.names, float(setup.settings["loraplus_ratio"]))

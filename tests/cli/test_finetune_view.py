@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from macllm.cli.finetune_lines import Lines
 from macllm.cli.finetune_live import Frame, LiveView
 from macllm.cli.finetune_watch import Watched, ending_words, figures_words, use_words
-from macllm.engine.training_events import Planned, Sample, Saved, Trained, TrainStep, Validation
+from macllm.engine.training_events import Planned, Preparing, Sample, Saved, Trained, TrainStep, Validation
 
 PLANNED = Planned(
     "starter", "mine", 1000, 50, 300, 2_442_240, 10**9, 12 * 10**9, notes=("50 rows were set aside",)
@@ -80,6 +81,17 @@ def test_a_small_terminal_shows_all_figures_and_both_curves() -> None:
 def test_before_the_first_step_the_plan_and_its_notes_are_told() -> None:
     text = "\n".join(line.plain for line in Frame(watched(0), "title").lines(80, 24))
     assert "300 steps to go" in text and "1,000 rows" in text and "note: 50 rows were set aside" in text
+
+
+def test_how_far_the_base_was_asked_is_told_before_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    made = Watched("starter", "/adapters/mine")
+    with Lines(made) as lines:
+        for done in range(4, 1001, 4):
+            made.take(Preparing(done, 1000))
+            lines.show(Preparing(done, 1000))
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 11 and told[-1].endswith("asking the base about 1,000 of 1,000 answers")
+    assert "asking the base about 1,000 of 1,000 answers" in Frame(made, "t").lines(80, 24)[1].plain
 
 
 def test_stopping_is_said_and_the_last_frame_stays() -> None:

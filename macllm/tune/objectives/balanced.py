@@ -1,6 +1,6 @@
 """Any objective, and beside it a loss that keeps the experts of a mixture equally busy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -25,15 +25,8 @@ class Balanced(Objective):
         self.together, self.packs = inner.together, inner.packs  # type: ignore[misc]  # of this one alone
         self.watched = inner.watched  # type: ignore[misc]
 
-    def begin(
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
-        self._inner.begin(model, examples, progress=progress, cancelled=cancelled)
+    def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
+        return self._inner.begin(model, examples)
 
     def equip(self, model: Decoder) -> None:
         self._inner.equip(model)

@@ -5,7 +5,7 @@ of what it gained on answers to other prompts. Whose answer another prompt gets 
 base says of it is computed once, and neither the batches nor their order make a difference.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import ClassVar
@@ -47,20 +47,13 @@ class KTO(Objective):
         self._longest = max_seq_length
         self._others: dict[bytes, Example] = {}  # by an example's content, its prompt with another's answer
 
-    def begin(
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
+    def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         """As :meth:`Objective.begin`: what the base says of each answer, and of another's to the same prompt."""
         unique = {digest_of(one.ids, one.learned): one for one in examples}
         self._others = {
             own: mismatched(unique[own], unique[other], self._longest) for own, other in _exchange(unique)
         }
-        self._reference.begin(model, [*unique.values(), *self._others.values()], progress, cancelled)
+        yield from self._reference.begin(model, [*unique.values(), *self._others.values()])
 
     def ready_step(self, model: Decoder, batches: Sequence[Batch], step: int) -> Sequence[Batch]:
         """The micro-batches with the reference point of all of them together."""

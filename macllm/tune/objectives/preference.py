@@ -6,7 +6,7 @@ however pairs are batched (TRL takes the mean over all tokens of a batch).
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -62,17 +62,10 @@ class Preference(Objective):
     def judge(self, pairs: Pairs) -> Judged:
         """The losses and rewards of pairs."""
 
-    def begin(
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
+    def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         """As :meth:`Objective.begin`: the base's log-probabilities."""
         if self._reference is not None:
-            self._reference.begin(model, examples, progress, cancelled)
+            yield from self._reference.begin(model, examples)
 
     def loss(
         self, model: Decoder, batch: Batch, *, checkpoint: bool = False, learns: bool = True

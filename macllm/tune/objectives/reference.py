@@ -4,7 +4,7 @@ By the content of an example, so that neither order, split nor batches matter to
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macllm import paths
-from macllm.errors import Cancelled
 from macllm.nn.decoder import Decoder
 from macllm.tune import array_cache
 from macllm.tune.batches import Batch, Batches, Batching, Position
@@ -40,14 +39,8 @@ class Reference:
     def __post_init__(self) -> None:
         self._known: dict[bytes, float] = {}
 
-    def begin(
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
-        """Knows the examples from then on, by the base. Raises Cancelled where ``cancelled`` said so."""
+    def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
+        """Asks the base about the examples and yields how many it has answered, of all; knows them at the end."""
         missing = {digest_of(example.ids, example.learned): example for example in examples}
         missing = {digest: one for digest, one in missing.items() if digest not in self._known}
         if not missing:
@@ -55,7 +48,10 @@ class Reference:
         path = folder() / f"{self._key(model, missing)}.npz"
         found = array_cache.load(path, _read)
         if found is None:
-            found = self._computed(model, list(missing.values()), progress, cancelled)
+            found = {}
+            for answered in self._computed(model, list(missing.values())):
+                found |= answered
+                yield len(found), len(missing)
             digests = np.array([np.frombuffer(digest, np.uint8) for digest in found])
             values = np.array(list(found.values()), np.float32)
             array_cache.save(path, {"format": np.array(FORMAT), "digests": digests, "values": values}, KEPT)
@@ -65,23 +61,12 @@ class Reference:
         """Of the rows of a batch (B,), one example each."""
         return np.array([self._known[digest] for digest in digests_of(batch)], np.float32)
 
-    def _computed(
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        progress: Callable[[int, int], None] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> dict[bytes, float]:
-        found: dict[bytes, float] = {}
+    def _computed(self, model: Decoder, examples: Sequence[Example]) -> Iterator[dict[bytes, float]]:
+        """One batch after the other."""
         digests = [digest_of(example.ids, example.learned) for example in examples]
         for batch in Batches(examples, self.batching, Position(0)).once():
-            if cancelled is not None and cancelled():
-                raise Cancelled("the base's log-probabilities were not computed to the end")
             values = np.array(answer_log_probs(model, batch, learns=False)[0])
-            found |= {digests[index]: float(one) for index, one in zip(batch.examples, values, strict=True)}
-            if progress is not None:
-                progress(len(found), len(examples))
-        return found
+            yield {digests[index]: float(one) for index, one in zip(batch.examples, values, strict=True)}
 
     def _key(self, model: Decoder, digests: dict[bytes, Example]) -> str:
         dtype = model.embed(mx.array([[0]])).dtype

@@ -47,7 +47,7 @@ def _by_name(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> Obje
         return distill_of(settings, spec, base)
     beta, smoothing = float(settings.get("beta", KINDS[name].beta)), float(settings["label_smoothing"])
     longest = int(settings["max_seq_length"])
-    reference = Reference(base, Batching(int(settings["batch_size"]), longest))
+    reference = Reference(base, Batching(2 * int(settings["batch_size"]), longest))
     match name:
         case "dpo":
             return DPO(beta, smoothing, reference)

@@ -65,7 +65,7 @@ def begun(
 ) -> Objective:
     """The objective of this name, which knows the examples; the model learns by LoRA from here on."""
     objective = objective_of(checked({"objective": name, "batch_size": 2, **settings}), model.spec, base)
-    objective.begin(model, given)
+    list(objective.begin(model, given))
     attach(model, model.spec, Method(rank=3, scale=4.0), seed=1)
     objective.equip(model)
     return objective

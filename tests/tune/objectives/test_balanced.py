@@ -20,7 +20,7 @@ def made(variant: str, tmp_path: Path, balance: float, objective: str = "sft"):
     model = model_of(variant)
     settings = checked({"objective": objective, "balance": balance, "batch_size": 2})
     found = objective_of(settings, model.spec, base_folder(tmp_path))
-    found.begin(model, examples())
+    list(found.begin(model, examples()))
     attach(model, model.spec, Method(rank=3, scale=4.0, targets=("attention", "mlp", "router")), seed=1)
     return model, found
 

@@ -9,8 +9,8 @@ import chatty
 import pytest
 from running import QUICK, assert_same, data, left, ran
 
-from macllm.engine.training_events import Sample, Trained, Validation
-from macllm.errors import InputError
+from macllm.engine.training_events import Preparing, Sample, Trained, Validation
+from macllm.errors import Cancelled, InputError
 from macllm.tune import setup
 from macllm.tune.job import Job
 from macllm.tune.metrics_file import read
@@ -83,3 +83,13 @@ def test_rows_are_refused_before_a_model_is_loaded(tmp_path: Path, monkeypatch: 
         setup.set_up(job(tmp_path / "a", "sft"))
     with pytest.raises(InputError, match=r"label of all rows to learn from is true"):
         setup.set_up(job(tmp_path / "b", "kto", [{**row, "label": True} for row in LABELLED]))
+
+
+def test_the_base_is_asked_once_and_tells_how_far_it_is(tmp_path: Path) -> None:
+    events = ran(job(tmp_path / "a", "dpo", iters=1))
+    told = [event for event in events if isinstance(event, Preparing)]
+    assert told == events[: len(told)] and told[-1] == Preparing(32, 32) and len(told) == 8
+    assert not any(isinstance(event, Preparing) for event in ran(job(tmp_path / "b", "dpo", iters=1)))
+    with pytest.raises(Cancelled, match=r"stopped before the first step"):
+        ran(job(tmp_path / "c", "kto", LABELLED), stop_after=1)
+    assert not (tmp_path / "c" / "out").exists()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from answers import base_folder, batch_of, begun, examples, learn, model_of
 
-from macllm.errors import Cancelled
 from macllm.nn.decoder import Decoder
 from macllm.tune.batches import Batching
 from macllm.tune.objectives import reference
@@ -30,7 +29,7 @@ class Counting:
 
 def told(base: Path, model: Decoder, given: list) -> np.ndarray:
     found = Reference(base, BATCHING)
-    found.begin(model, given)
+    list(found.begin(model, given))
     return found.of(batch_of(given))
 
 
@@ -59,7 +58,7 @@ def test_it_stays_the_bases_whatever_the_model_learns(tmp_path: Path) -> None:
     for _ in range(3):
         learn(model, objective, batch_of(given))
     again = Reference(base, BATCHING)
-    again.begin(model, given)  # from the disk
+    list(again.begin(model, given))  # from the disk
     np.testing.assert_array_equal(again.of(batch_of(given)), before)
 
 
@@ -70,11 +69,11 @@ def test_it_is_computed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
     assert counting.batches == 4 and len(list(cache.iterdir())) == 1
     # neither padding nor order matter
     found = Reference(base, BATCHING)
-    found.begin(model, given[::-1])
+    list(found.begin(model, given[::-1]))
     np.testing.assert_array_equal(found.of(batch_of(given, wider=7)), first)
-    found.begin(model, given[:4])
+    list(found.begin(model, given[:4]))
     assert counting.batches == 4
-    found.begin(model, [*given, *examples(seed=9)])  # the new ones alone
+    list(found.begin(model, [*given, *examples(seed=9)]))  # the new ones alone
     assert counting.batches == 8
 
 
@@ -97,11 +96,10 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, cache: Path) -> None:
     np.testing.assert_array_equal(told(base, model, given), first)
 
 
-def test_it_tells_how_far_it_is_and_stops_when_asked(tmp_path: Path, cache: Path) -> None:
-    model, given, steps = model_of(), examples(), list[tuple[int, int]]()
+def test_it_tells_how_far_it_is_and_keeps_nothing_half(tmp_path: Path, cache: Path) -> None:
+    model, given = model_of(), examples()
     found = Reference(base_folder(tmp_path), BATCHING)
-    with pytest.raises(Cancelled):
-        found.begin(model, given, cancelled=lambda: True)
+    assert next(found.begin(model, given)) == (2, 8)  # and no further
     assert not cache.exists()
-    found.begin(model, given, progress=lambda done, total: steps.append((done, total)))
-    assert steps == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    assert list(found.begin(model, given)) == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    assert list(found.begin(model, given)) == []
