@@ -69,8 +69,8 @@ class Watched:
 
 
 def preparing_words(event: Preparing) -> str:
-    """``asking the base about 40 of 800 answers``."""
-    return f"asking the base about {event.done:,} of {counted(event.total, 'answer')}"
+    """``looking at the answers before learning: 40 of 800``."""
+    return f"looking at the answers before learning: {event.done:,} of {event.total:,}"
 
 
 def planned_words(planned: Planned) -> str:

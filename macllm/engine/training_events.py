@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True)
 class Preparing:
-    """The base was asked about so many of all answers, which an objective has to know before anything is learned."""
+    """So many of all answers were looked at, by the base or a teacher, before anything is learned."""
 
     done: int
     total: int

@@ -28,7 +28,7 @@ class Objective(ABC):
         """Finds out what has to be known of all examples that batches will be made of, before a run or its rest.
 
         The model is the base as it was loaded: nothing is attached to it, nothing learned. Yields how many it has
-        asked the base about, of how many; what it found out is known once all were.
+        looked at, of how many; what it found out is known once it is exhausted.
         """
         return iter(())
 

@@ -24,7 +24,7 @@ from macllm.tune.trained import flat
 def train(
     job: Job, *, cancelled: Callable[[], bool] = lambda: False, loading: LoadProgress | None = None
 ) -> Iterator[TrainingEvent]:
-    """Trains and yields what happens, from Planned to Trained; before it Preparing, where the base has to be asked.
+    """Trains and yields what happens, from Planned to Trained; before it Preparing, where answers are looked at first.
 
     ``cancelled`` is asked after every step: the run is saved, and ends. Closing the iterator ends it too, without a
     save. ``loading`` takes the bytes read of the base. Raises :class:`macllm.tune.setup.DataError` with every line

@@ -90,8 +90,8 @@ def test_how_far_the_base_was_asked_is_told_before_the_plan(capsys: pytest.Captu
             made.take(Preparing(done, 1000))
             lines.show(Preparing(done, 1000))
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 11 and told[-1].endswith("asking the base about 1,000 of 1,000 answers")
-    assert "asking the base about 1,000 of 1,000 answers" in Frame(made, "t").lines(80, 24)[1].plain
+    assert len(told) == 11 and told[-1].endswith("looking at the answers before learning: 1,000 of 1,000")
+    assert "looking at the answers before learning: 1,000 of 1,000" in Frame(made, "t").lines(80, 24)[1].plain
 
 
 def test_stopping_is_said_and_the_last_frame_stays() -> None:

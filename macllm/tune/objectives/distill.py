@@ -3,7 +3,7 @@
 On its own answers a student learns where it goes wrong itself (GKD, arXiv 2306.13649).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -54,17 +54,10 @@ class Distill(Objective):
             return "there is no answer to learn the teacher's distribution on; add one, or set on_policy=1"
         return None
 
-    def begin(
-        self,
-        model: Decoder,
-        examples: Sequence[Example],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
+    def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         """As :meth:`Objective.begin`: what is kept of the teacher, or the teacher itself."""
         if self._kept is not None:
-            self._kept.begin(examples, progress, cancelled)
+            yield from self._kept.begin(examples)
         else:
             self._teacher.model()
 

@@ -1,7 +1,7 @@
 """What a student learns from: a larger model with the same tokens, or what was kept of its distributions on disk."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from macllm import paths
 from macllm.engine.loading import load_model
-from macllm.errors import Cancelled, ConfigError, OptionError
+from macllm.errors import ConfigError, OptionError
 from macllm.hub.pull import find
 from macllm.nn.decoder import Decoder
 from macllm.tokenizer import Tokenizer
@@ -66,18 +66,19 @@ class KeptTeacher:
         self._temperature, self._vocab, self._batching = temperature, vocab, batching
         self._known: dict[bytes, Likeliest] = {}
 
-    def begin(
-        self,
-        examples: Sequence[Example],
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
-        """Knows the examples from then on; the teacher is loaded only where they are new, and given back."""
+    def begin(self, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
+        """Asks the teacher about the examples and yields how many it has answered, of all; knows them at the end.
+
+        The teacher is loaded only where they are new, and given back.
+        """
         unique = {digest_of(example.ids, example.learned): example for example in examples}
         path = paths.cache_dir() / "teacher" / f"{self._key(list(unique))}.npz"
         found = array_cache.load(path, lambda arrays: _read(arrays, unique))
         if found is None:
-            found = self._computed(list(unique.values()), progress, cancelled)
+            found = {}
+            for answered in self._computed(list(unique.values())):
+                found |= answered
+                yield len(found), len(unique)
             self._teacher.forget()
             rows = [found[digest] for digest in sorted(found)]
             arrays = {
@@ -95,24 +96,16 @@ class KeptTeacher:
         found = [self._known[digest_of(ids[:length], learned[:length])] for ids, learned, length in rows]
         return np.concatenate([ids for ids, _ in found]), np.concatenate([values for _, values in found])
 
-    def _computed(
-        self,
-        examples: Sequence[Example],
-        progress: Callable[[int, int], None] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> dict[bytes, Likeliest]:
-        found: dict[bytes, Likeliest] = {}
+    def _computed(self, examples: Sequence[Example]) -> Iterator[dict[bytes, Likeliest]]:
+        """One batch after the other."""
         for batch in Batches(examples, self._batching, Position(0)).once():
-            if cancelled is not None and cancelled():
-                raise Cancelled("what the teacher says was not computed to the end")
+            found: dict[bytes, Likeliest] = {}
             states, owners = learned_states(self._teacher.model(), batch)
             ids, values = self._likeliest(states)
             for row, index in enumerate(batch.examples):
                 own, mine = examples[index], owners == row
                 found[digest_of(own.ids, own.learned)] = ids[mine], values[mine]
-            if progress is not None:
-                progress(len(found), len(examples))
-        return found
+            yield found
 
     def _likeliest(self, states: mx.array) -> Likeliest:
         ids, values = [], []

@@ -157,7 +157,7 @@ def test_the_likeliest_and_the_rest_are_a_coarser_distribution(kind: Any) -> Non
 )
 def test_every_factor_learns_and_the_student_comes_nearer(settings: dict[str, Any]) -> None:
     model, given, made = student(), examples(), distill(**settings)
-    made.begin(model, given)
+    list(made.begin(model, given))
     batch = batch_of(given)
     before = mean_of(model, made, batch)
     learn(model, made, batch)
@@ -170,7 +170,7 @@ def test_every_factor_learns_and_the_student_comes_nearer(settings: dict[str, An
 @pytest.mark.parametrize("settings", [{"divergence": "js"}, {"teacher_top_k": 8}])
 def test_padding_batches_and_checkpoints_change_nothing(settings: dict[str, Any]) -> None:
     model, given, made = student(), examples(), distill(**settings)
-    made.begin(model, given)
+    list(made.begin(model, given))
     learn(model, made, batch_of(given))
     whole, wide = batch_of(given), batch_of(given, wider=23)
     parts = [batch_of(given[:2], wider=5), batch_of(given, start=2)]
@@ -186,7 +186,7 @@ def test_padding_batches_and_checkpoints_change_nothing(settings: dict[str, Any]
 
 def test_the_loss_is_the_divergence_of_both_models() -> None:
     model, given, made = student(), examples(), distill()
-    made.begin(model, given)
+    list(made.begin(model, given))
     batch, teacher = batch_of(given), made._teacher.model()
     shares = [softmax(np.array(one(mx.array(batch.ids[:, :-1])), np.float64)) for one in (teacher, model)]
     rows = formula("forward", *shares, 0.5)
@@ -201,26 +201,26 @@ def test_what_is_kept_is_computed_once_and_needs_no_teacher(
     before = of_teacher.load_model
     monkeypatch.setattr(of_teacher, "load_model", lambda path: loads.append(path) or before(path))
     made = distill(teacher_top_k=8)
-    made.begin(model, given)
+    list(made.begin(model, given))
     first = mean_of(model, made, batch_of(given))
     again = distill(teacher_top_k=8)
-    again.begin(model, given[::-1])
+    list(again.begin(model, given[::-1]))
     assert (
         mean_of(model, again, batch_of(given)) == first and len(loads) == 1 and made._teacher._model is None
     )
-    distill(teacher_top_k=4).begin(model, given)
+    list(distill(teacher_top_k=4).begin(model, given))
     assert len(loads) == 2
     (file, _) = sorted((cache.parent / "teacher").iterdir(), key=lambda path: -path.stat().st_size)
     file.write_bytes(file.read_bytes()[:200])
     damaged = distill(teacher_top_k=8)
-    damaged.begin(model, given)
+    list(damaged.begin(model, given))
     assert mean_of(model, damaged, batch_of(given)) == first and len(loads) == 3
 
 
 def test_on_policy_it_learns_on_its_own_answers() -> None:
     model, given, made = student(), examples(), distill(on_policy=0.5)
     batch = batch_of(given)
-    made.begin(model, given)
+    list(made.begin(model, given))
     drawn = [made.ready(model, batch, step) for step in range(12)]
     own = [one for one in drawn if one is not batch]
     assert 2 < len(own) < 10
