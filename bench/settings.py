@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = ("prefill", "decode", "host", "families", "start", "help", "import", "load", "app")
+GROUPS = ("prefill", "decode", "host", "families", "start", "help", "import", "load", "finetune", "app")
 
 
 @dataclass(frozen=True)

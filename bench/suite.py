@@ -87,6 +87,9 @@ def _rows(settings: Settings, say: Say) -> Iterator[Row]:
     if settings.wants("load"):
         say("memory of a load")
         yield from _load(settings)
+    if settings.wants("finetune"):
+        say("bits of a base")
+        yield _base(settings)
     if settings.wants("app"):
         from bench.screen import measure_app  # Textual is imported for these rows only
 
@@ -172,6 +175,14 @@ def _load(settings: Settings) -> Iterator[Row]:
             (peak / sizes["kept_bytes"],),
             target=Target("value", at_most=1.15),
         )
+
+
+def _base(settings: Settings) -> Row:
+    rows = 64 if settings.quick else 1024
+    with Worker("worker_macllm") as worker:
+        found = worker.ask("packed_bits", outputs=rows, inputs=4096)["bits"]
+    figure = f"NF4 base of QLoRA, a matrix of {rows} x 4,096"
+    return Row("finetune", figure, "bits a weight", (found,), target=Target("value", at_most=4.13))
 
 
 def _installed(module: str) -> bool:

@@ -25,8 +25,10 @@ from macllm.engine.processors import Processors
 from macllm.engine.request import Limits, Sampling
 from macllm.engine.sampler import Sampler
 from macllm.engine.session import Session
+from macllm.kernels import dispatch
 from macllm.nn.decoder import Decoder
 from macllm.nn.stored import DTYPES
+from macllm.quantization import Quantization
 from macllm.weights.model_files import open_model
 from macllm.weights.parameters import CheckpointParameters, Placement
 
@@ -115,6 +117,14 @@ def load_peak(path: str, packed: bool) -> dict[str, Any]:
     }
 
 
+def packed_bits(outputs: int, inputs: int) -> dict[str, float]:
+    """Bits that a weight of a random matrix takes as QLoRA's base, NF4 with double quantization, all arrays counted."""
+    q = Quantization(4, 64, "nf4")
+    weight, *scales = dispatch.pack(q, mx.random.normal((outputs, inputs)))
+    mx.eval(weight, scales)
+    return {"bits": 8 * sum(array.nbytes for array in (weight, *scales)) / (outputs * inputs)}
+
+
 def write_tiny(path: str, layers: int, width: int) -> dict[str, Any]:
     """Writes a random float32 Llama: many layers, so thin that nearly all of a step is the host's."""
     from bench.models import write_tiny_model
@@ -186,6 +196,7 @@ if __name__ == "__main__":
         "host": host,
         "model_host": model_host,
         "load_peak": load_peak,
+        "packed_bits": packed_bits,
         "write_tiny": write_tiny,
         "write_random": write_random,
         "write_same_weights": write_same_weights,

@@ -119,10 +119,11 @@ def test_generation_is_measured_in_turns_and_peers_may_be_missing(
 
 
 def test_the_other_rows(settings: Settings) -> None:
-    only = ("host", "help", "import", "load")
+    only = ("host", "help", "import", "load", "finetune")
     done = report(replace(settings, only=only), quiet)
-    assert [row.key for row in done.rows] == ["host", "help", "import", "load", "load"]
+    assert [row.key for row in done.rows] == ["host", "help", "import", "load", "load", "finetune"]
     assert all(row.ours for row in done.rows), [row.why for row in done.rows]
+    assert done.rows[-1].met  # at most 4.13 bits a weight
     host = done.rows[0]
     assert len(host.ours) == len(host.theirs) == 2
     assert {"system", "cores", "macllm", "mlx", "mlx-lm"} <= set(done.machine)
