@@ -137,6 +137,28 @@ def test_examples_of_explain_are_what_it_prints(
     assert printed.startswith(blocks[0].rstrip())
 
 
+def test_rows_and_functions_of_the_page_of_rewards_are_judged(tmp_path: Path) -> None:
+    from macllm.tune.rewards.weighted import BUILT_IN, Judged, rewards_of
+    from macllm.tune.schema import read_row
+
+    text = (ROOT / "docs" / "finetuning-rewards.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+    assert {name for name, _ in sections} == set(BUILT_IN)
+    for name, section in sections:
+        lines = "".join(re.findall(r"```jsonl\n(.*?)```", section, re.DOTALL)).splitlines()
+        assert lines, name
+        for line in lines:
+            assert read_row(line).schema == "prompt"
+            assert rewards_of(name).missing(json.loads(line)) is None, line
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "rewards.py").write_text(code)
+    rewards = rewards_of(f"{tmp_path / 'rewards.py'}:brief*0.2")
+    assert rewards.total(rewards.each([Judged("", "a b c", {"words": 4}), Judged("", "a", {})])) == [
+        0.05,
+        0.196,
+    ]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
