@@ -99,6 +99,7 @@ class MacllmApp(App[None], inherit_bindings=False):
         self.clock = clock
         self.loading: Stream | None = None
         self.training: TrainingRun | None = None
+        self._leaving = False
         self._saving = asyncio.Lock()
         self._downloads: Downloads | None = None
         self._start = start or Start()
@@ -111,19 +112,26 @@ class MacllmApp(App[None], inherit_bindings=False):
         return self.chat_screen
 
     async def action_quit(self) -> None:
-        """Leaves, once; asks first where that would stop a fine-tuning run."""
+        """Leaves, once; asks first where that would stop a fine-tuning run. Asked again, it waits for no run."""
         self.run_worker(self._quit(), group="leave", exclusive=True)
 
     async def _quit(self) -> None:
         from macllm_tui.drawers.choices import Confirm
 
-        if self.training is not None and not self.training.over and not isinstance(self.screen, Confirm):
-            question = (
-                "A model is being fine-tuned. Leaving stops that; it can be resumed from its last save."
-            )
+        run, asked = self.training, isinstance(self.screen, Confirm)
+        patience_s = LEAVE_WITHIN_S
+        if run is not None and not run.over and not asked and not self._leaving:
+            question = "A model is being fine-tuned. Leaving stops that after this step; it can be resumed."
             if not await self.ask(Confirm(question, "leave")):
                 return
-        await self.leave()
+            patience_s = max(patience_s, run.stops_within_s)
+            if not run.over and run.stops_within_s > LEAVE_WITHIN_S:
+                self.notify(
+                    f"Saving the run after this step; {called(self, 'quit')} does not wait",
+                    timeout=patience_s,
+                )
+        self._leaving = True
+        await self.leave(patience_s)
 
     def action_help_quit(self) -> None:
         """Says how one leaves, to those who press ctrl+c."""
@@ -440,13 +448,13 @@ class MacllmApp(App[None], inherit_bindings=False):
 
         return name_of(system, await self.store.presets()) or "own"
 
-    async def leave(self) -> None:
-        """Stops what is under way, keeps it, and ends the app."""
+    async def leave(self, within_s: float = LEAVE_WITHIN_S) -> None:
+        """Stops what is under way, keeps it, and ends the app; waits for no more than so many seconds."""
         for reply in list(self.conversation.replies.values()):
             reply.stop()
         if self.training is not None:
             self.training.stop()
-        end = time.monotonic() + LEAVE_WITHIN_S  # an engine that does not answer keeps nobody here
+        end = time.monotonic() + within_s  # an engine that does not answer keeps nobody here
         while time.monotonic() < end and any(worker.group in FINISHED for worker in self._at_work()):
             await asyncio.sleep(0.01)
         own = active_worker.get(None)

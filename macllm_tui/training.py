@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["starting", "running", "stopping", "finished", "stopped", "failed"]
 SPEEDS = 512  # tokens/s of the last steps: as many as a sparkline has columns
+LONGEST_STOP_S = 120.0
 SAMPLES, SAVES = 500, 1000  # the newest kept; texts of samples may be long
 
 _UNSAID = Failed("The engine ended the run without saying why; resume it from the last save.", 1, "Unsaid")
@@ -59,6 +60,13 @@ class TrainingRun:
     def resumable(self) -> bool:
         """Whether it ended early and left something to go on from."""
         return self.state in ("stopped", "failed") and (bool(self.saved) or self.request.resume)
+
+    @property
+    def stops_within_s(self) -> float:
+        """Seconds in which it should have stopped once it is asked to: the step under way, and a save."""
+        if self.over or self.step is None:
+            return 0.0
+        return min(LONGEST_STOP_S, 3 * self.step.elapsed_s / self.step.step)
 
     async def follow(self) -> None:
         """Submits the request and takes all that comes of it; starts the engine where it is not running."""

@@ -145,8 +145,16 @@ class FineTuneScreen(Screen[None]):
         self.training = run
         if self._keep is not None:
             self._keep(run)
-        self.app.run_worker(run.follow(), group="training", exit_on_error=False)
+        self.app.run_worker(self._follow(run), group="training", exit_on_error=False)
         await self._show_run(run)
+
+    async def _follow(self, run: TrainingRun) -> None:
+        """To its end, which is told where another screen is shown by then."""
+        await run.follow()
+        if self.app.is_running and self not in self.app.screen_stack:
+            end = {"finished": "is finished", "stopped": "was stopped", "failed": "has failed"}[run.state]
+            told = f"Fine-tuning {run.request.adapter} {end}; {called(self.app, 'finetune')} shows it."
+            self.app.notify(told, severity="error" if run.state == "failed" else "information", markup=False)
 
     @work(exclusive=True, group="finetune-ask")
     async def action_stop_run(self) -> None:

@@ -101,9 +101,10 @@ async def test_it_is_stopped_with_s_goes_on_with_r_and_chats_are_told_meanwhile(
         await reached(pilot, lambda: app.training is not run and app.training and app.training.step)
         resumed = app.training
         assert resumed is not None and resumed.planned is not None and resumed.planned.resumed_step == stopped
+        await pilot.press("escape")
         resumed.stop()
         await reached(pilot, lambda: resumed.over)
-        await pilot.press("escape")
+        await seen(pilot, app, "Fine-tuning data was")
         app.chat_screen.prompt.text = "And now?"
         await pilot.press("enter")
         await until(pilot, lambda: len(texts(app)) >= 4 and not app.conversation.replies)
@@ -119,3 +120,14 @@ async def test_rows_that_no_token_is_learned_of_are_named(tmp_path: Path) -> Non
         await seen(pilot, app, "data.jsonl:6:", "Press e to change the form.")
         await pilot.press("e")
         await until(pilot, lambda: screen_of(app).form)
+
+
+async def test_leaving_waits_for_the_step_under_way_and_its_save(tmp_path: Path) -> None:
+    async with training(tmp_path, iters="5000", samples="0") as (app, pilot, run):
+        await reached(pilot, lambda: run.step is not None)
+        await pilot.press("ctrl+q")
+        await seen(pilot, app, "being fine-tuned")
+        await pilot.press("enter")
+        await reached(pilot, lambda: not app.engine.alive)
+        assert run.state == "stopped" and run.saved and run.step is not None
+        assert run.saved[-1].step == run.step.step

@@ -1,5 +1,6 @@
 """A fine-tuning run without a screen: its history, its ends, and the form's content as a request."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from training_player import answering, fresh, play
@@ -10,7 +11,7 @@ from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.training_events import Planned, Saved, Validation
 from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.screens.training_view import losses_line, memory_line, progress_line, speed_line
-from macllm_tui.training import TrainingRun
+from macllm_tui.training import LONGEST_STOP_S, TrainingRun
 
 
 async def test_an_engine_that_cannot_start_fails_the_run() -> None:
@@ -71,3 +72,11 @@ def test_lines_fit_what_they_are_given() -> None:
         lines = progress_line(run, width), losses_line(run), speed_line(run, width), memory_line(run)
         assert all(0 < len(line) <= width for line in lines)
     assert memory_line(fresh()) == ""
+
+
+def test_a_stop_takes_about_a_step() -> None:
+    run = play(fresh(), until_step=30)
+    assert run.step is not None and run.stops_within_s == 3 * run.step.elapsed_s / 30
+    assert fresh().stops_within_s == 0.0 and play(fresh()).stops_within_s == 0.0
+    run.take(replace(run.step, elapsed_s=1e6))
+    assert run.stops_within_s == LONGEST_STOP_S
