@@ -120,14 +120,14 @@ class Draft:
         """How long it trains, in words; ``packable``: whether short rows can share a long one in this model."""
         settings, rows = self.settings(), report.train_rows
         alone = settings["objective"] != "sft" or settings["method"] in VIRTUAL
-        together = packable and not alone and settings["pack"] != "no"
+        packed = packable and not alone and settings["pack"] != "no"
         longest = int(settings["max_seq_length"])
-        if together:
+        if packed and settings["pack"] == "yes":
             each = report.mean / _CHARACTERS + (0 if report.schema == "text" else _TEMPLATE)
             rows = min(rows, math.ceil(report.train_rows * each / longest))
         per_epoch = math.ceil(rows / int(settings["batch_size"]))
         count, times = steps(settings, per_epoch), epochs(settings, per_epoch)
-        about = "About " if together and "iters" not in settings else ""
+        about = "About " if packed and "iters" not in settings else ""
         often = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
         passes = f"{often} time{'' if often == '1' else 's'} through {_counted(report.train_rows, 'row')}"
         share = f": short rows share one of {longest:,} tokens" if rows < report.train_rows else ""

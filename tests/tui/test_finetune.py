@@ -133,6 +133,9 @@ async def test_data_is_read_as_one_types_and_described(
         told = app.said("#finetune-data")
         assert "haiku.jsonl: 182 rows" in told and "user: Hi" in told
         assert app.field("adapter").value == "haiku"  # proposed from the file's name
+        assert app.said("#finetune-summary") == "About 138 steps, 3 times through 182 rows."
+        app.field("pack").value = "yes"
+        await until(pilot, lambda: "share" in app.said("#finetune-summary"))
         assert app.said("#finetune-summary") == (
             "About 3 steps, 3 times through 182 rows: short rows share one of 2,048 tokens."
             " So few steps teach little: raise epochs."

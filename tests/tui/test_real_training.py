@@ -104,7 +104,8 @@ async def test_it_is_stopped_with_s_goes_on_with_r_and_chats_are_told_meanwhile(
         await pilot.press("escape")
         resumed.stop()
         await reached(pilot, lambda: resumed.over)
-        await seen(pilot, app, "Fine-tuning data was")
+        told = "Fine-tuning data was stopped; f3 shows it."
+        await until(pilot, lambda: told in [notice.message for notice in app._notifications])
         app.chat_screen.prompt.text = "And now?"
         await pilot.press("enter")
         await until(pilot, lambda: len(texts(app)) >= 4 and not app.conversation.replies)
