@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from macllm.engine.training_events import TrainStep
 
 _FRAMES_A_SECOND = 4
+_PATIENCE_S = 1.0  # with a frame that is being drawn
 _LAST_ROWS = 14  # of the plot that stays when the run is over
 _FEWEST_ROWS, _SAMPLE_ROWS = 5, 4
 _SHORTEST_BAR = 6
@@ -34,19 +36,28 @@ class LiveView:
     def __init__(self, watched: Watched, title: str, console: Console | None = None) -> None:
         self._watched, self._title = watched, title
         self._console = console or Console(stderr=True)
+        frame = Frame(watched, title)
         self._live = Live(
-            Frame(watched, title),
+            frame,
             console=self._console,
             screen=True,
-            refresh_per_second=_FRAMES_A_SECOND,
+            auto_refresh=False,
             transient=True,
+            redirect_stdout=False,  # what is printed at the very end would draw a frame behind it
+            redirect_stderr=False,
         )
+        self._drawing = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True, name="live view")
 
     def __enter__(self) -> "LiveView":
         self._live.start(refresh=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
         self._live.stop()
         if self._watched.step is not None:
             self._console.print(Frame(self._watched, self._title, rows=_LAST_ROWS))
@@ -61,8 +72,16 @@ class LiveView:
         """It was asked to end: the next frame says so."""
 
     def gone(self) -> None:
-        """Gives the terminal back from any thread: the process is about to end at once."""
+        """Gives the terminal back from any thread: the process is about to end at once, and draws no more."""
+        self._over.set()
+        self._drawing.acquire(timeout=_PATIENCE_S)
         os.write(sys.stderr.fileno(), _LEAVE)
+
+    def _draw(self) -> None:
+        while not self._over.wait(1 / _FRAMES_A_SECOND):
+            with self._drawing:
+                if not self._over.is_set():
+                    self._live.refresh()
 
 
 class Frame:

@@ -78,8 +78,8 @@ def train(setup: "Setup", request: "Request", *, as_json: bool) -> None:
         stack.enter_context(redirect_stdout(sys.stderr))
         feed = CallbackFeed(reporters(names, job.folder, request.project, _config(setup)), request.every or 1)
         stack.callback(feed.close)
+        stack.enter_context(Interrupts(lambda: ask(watched, view), lambda: leave(watched, view)))
         stack.enter_context(view)
-        stack.enter_context(Interrupts(lambda: _ask(watched, view), lambda: _leave(watched, view)))
         _follow(run(setup, cancelled=lambda: watched.stopping), watched, view, feed)
     if first:
         _end(watched, as_json=as_json)
@@ -112,12 +112,14 @@ def _follow(events: "Iterable[TrainingEvent]", watched: Watched, view: View, fee
             view.remark(watched.remarks[-1])
 
 
-def _ask(watched: Watched, view: View) -> None:
+def ask(watched: Watched, view: View) -> None:
+    """The run is to end after the step under way."""
     watched.stopping = True
     view.stopping()
 
 
-def _leave(watched: Watched, view: View) -> None:
+def leave(watched: Watched, view: View) -> None:
+    """The process is about to end at once: says what there is to go on from."""
     view.gone()
     if watched.saved is None:
         tell("\nmacllm: ended at once; nothing was saved yet")

@@ -1,10 +1,15 @@
 """``macllm finetune`` as a user types it: what it writes, shows and refuses, and how it is stopped."""
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -211,6 +216,42 @@ def test_the_first_interrupt_saves_and_says_how_to_go_on(
     assert json.loads(capsys.readouterr().out)["resumed_step"] == step
 
 
+def test_on_a_terminal_it_draws_on_the_other_screen_and_leaves_the_last_picture(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    words = [model, "--data", data, "--adapter-path", tmp_path / "out", *QUICK, "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm-256color"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "macllm", "finetune", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while part := _read(leader):
+            shown += part
+        assert process.stdout is not None
+        assert json.loads(process.stdout.read())["steps"] == 4  # nothing of the picture is there
+    os.close(leader)
+    assert process.returncode == 0
+    drawn, _, left = shown.decode().rpartition("\x1b[?1049l")
+    assert "\x1b[?1049h" in drawn and "step 4 of 4" in left and "⠤⠒⠤" in left
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", left)
+    assert max(map(len, plain.splitlines())) <= 60
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux tells that nobody writes any more
+        return b""
+
+
 _TWICE = """
 import hashlib
 from macllm.cli.interrupts import Interrupts
@@ -267,6 +308,32 @@ def test_data_is_shown_with_what_is_learned(
     assert found["train"]["longest_at"].startswith("rows.jsonl:")
     pieces = found["example"][0]["pieces"]
     assert [piece["learned"] for piece in pieces] == [False, True]
+
+
+def test_both_answers_of_a_preference_row_are_shown(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"{n}?", "chosen": "yes", "rejected": f"no {n}"} for n in range(9)]
+    words = (
+        model,
+        "--data",
+        write(tmp_path / "pairs.jsonl", rows),
+        "--objective",
+        "dpo",
+        "--max-seq-length",
+        "64",
+    )
+    assert run(*words, "--show-data") == 0
+    out = capsys.readouterr().out
+    assert (
+        "Preferred: pairs.jsonl:" in out
+        and "Rejected: pairs.jsonl:" in out
+        and "⟦yes" in out
+        and "⟦no " in out
+    )
+    assert re.search(r"train +8 ", out) and "Packed" not in out
+    assert run(*words, "--plan", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["train"]["rows"] == 8
 
 
 def test_a_plan_is_told_and_nothing_is_written(

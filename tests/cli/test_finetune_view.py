@@ -1,7 +1,14 @@
 """A run on a terminal: every size has its picture, nothing is wider or higher than it, and the last frame stays."""
 
 import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -130,3 +137,36 @@ def test_an_objectives_own_figures_are_told() -> None:
     text = "\n".join(line.plain for line in Frame(run, "title").lines(80, 24))
     assert "reward mean 0.75" in text and "note: no more reports: the net is away" in text
     assert run.step is not None and figures_words(run.step) == ", reward mean 0.75"
+
+
+_TWICE = """
+import hashlib
+from macllm.cli.finetune_live import LiveView
+from macllm.cli.finetune_run import ask, leave
+from macllm.cli.finetune_watch import Watched
+from macllm.cli.interrupts import Interrupts
+watched = Watched("starter", "/adapters/mine")
+view = LiveView(watched, "title")
+with Interrupts(lambda: ask(watched, view), lambda: leave(watched, view)), view:
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # in C without the interpreter's lock, as a step is
+"""
+
+
+def test_ended_at_once_the_terminal_is_given_back() -> None:
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm-256color"}
+    with subprocess.Popen([sys.executable, "-c", _TWICE], stderr=follower, env=environment) as process:
+        os.close(follower)
+        shown = b""
+        for awaited in (b"ctrl+c saves and stops", b"ctrl+c again ends at once"):
+            while awaited not in shown:
+                shown += os.read(leader, 65536)
+            process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # how Linux tells that nobody writes any more
+            while part := os.read(leader, 65536):
+                shown += part
+    os.close(leader)
+    assert process.returncode == 130
+    assert shown.rpartition(b"\x1b[?1049l")[2].split() == (
+        b"\x1b[?25h\x1b[0m macllm: ended at once; nothing was saved yet".split()
+    )
