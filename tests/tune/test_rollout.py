@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from random_models import random_model
 
+from macllm.adapters.method import AnyMethod, Bottleneck, Method, Scalings, Virtual
 from macllm.nn.decoder import Decoder
 from macllm.tune.forward import hidden
+from macllm.tune.methods import attach
 from macllm.tune.rollout import Completion, roll_out
+from macllm.tune.trained import flat, put
 
 # full attention, windows, states, rotations by length, a mixture, ALiBi, latents
 FAMILIES = (
@@ -45,6 +48,23 @@ def test_they_are_as_likely_as_the_training_pass_finds_them_alone(variant: str) 
         assert len(completion) == len(completion.log_probs) == 12 and not completion.ended
         expected = log_probs(model, prompt, completion, 0.7)
         np.testing.assert_allclose(completion.log_probs, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "method", [Virtual("prompt", 3), Virtual("prefix", 3), Bottleneck(4), Scalings(), Method()]
+)
+def test_what_learns_beside_a_model_has_its_part_in_them(method: AnyMethod) -> None:
+    model = random_model("qwen3")
+    before = drawn(model)
+    attach(model, model.spec, method, seed=1)
+    model.eval()
+    keys = mx.random.split(mx.random.key(0), len(flat(model)))
+    moved = zip(keys, flat(model).items(), strict=True)
+    put(model, {path: one + 0.3 * mx.random.normal(one.shape, key=key) for key, (path, one) in moved})
+    found = drawn(model)
+    for prompt, completion in zip(PROMPTS, found, strict=True):
+        np.testing.assert_allclose(completion.log_probs, log_probs(model, prompt, completion, 1.0), atol=2e-3)
+    assert any(not np.array_equal(one.ids, other.ids) for one, other in zip(found, before, strict=True))
 
 
 def test_the_seed_decides() -> None:
