@@ -11,7 +11,10 @@ from macllm.tune.objectives.kinds import KINDS
 from macllm.tune.schema import Schema
 from macllm.tune.settings import Setting, Value
 
-_SHORT, _LONG = 512, 4096  # tokens: rows are packed to so many at least, and to so many nothing is cut
+_SHORT, _LONG = (
+    512,
+    4096,
+)  # tokens: room that costs nothing where rows are shorter, and up to where nothing is cut
 _PASSES = ((500, 5.0), (5_000, 3.0), (50_000, 2.0))  # up to so many rows, so many passes; beyond, one
 _BATCHES, _STEPS_A_PASS = (4, 2), 10  # the first of which leaves so many steps a pass, else 1
 _RATES = (
@@ -55,10 +58,9 @@ def proposed(rows: Rows) -> dict[str, Value]:
         )
     length = _max_seq_length(rows)
     epochs = next((passes for most, passes in _PASSES if len(rows.lengths) <= most), 1.0)
-    tokens = sum(min(each, length) for each in rows.lengths)
-    packed = tokens / (0.95 * length)  # rows, once several share one
-    batch = next((size for size in _BATCHES if packed >= size * _STEPS_A_PASS), 1)
-    steps = max(1, round(epochs * math.ceil(packed / batch)))
+    count = len(rows.lengths)
+    batch = next((size for size in _BATCHES if count >= size * _STEPS_A_PASS), 1)
+    steps = max(1, round(epochs * math.ceil(count / batch)))
     return {
         "objective": objective,
         "max_seq_length": length,

@@ -85,7 +85,7 @@ def rows(*lengths: int, schema: str = "messages", context: int = 100_000) -> Row
 
 
 def test_proposals_follow_from_the_rows() -> None:
-    short, long = proposed(rows(*[100] * 90)), proposed(rows(*[1000] * 9000, 3000))
+    short, long = proposed(rows(*[100] * 30)), proposed(rows(*[1000] * 9000, 3000))
     assert short["max_seq_length"] == 512 and long["max_seq_length"] == 3072
     assert float(short["epochs"]) > float(long["epochs"])
     assert int(short["batch_size"]) < int(long["batch_size"])  # a pass has some steps also where rows are few
