@@ -272,6 +272,96 @@ def methods() -> str:
     )
 
 
+_EXAMPLE_ROWS = {
+    "messages": '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}',
+    "completion": '{"prompt": "What is 2+2?", "completion": "4"}',
+    "text": '{"text": "Call me Ishmael."}',
+    "preference": '{"prompt": "What is 2+2?", "chosen": "4", "rejected": "It depends."}',
+    "labelled": '{"prompt": "What is 2+2?", "completion": "It depends.", "label": false}',
+    "prompt": '{"prompt": "What is 2+2?", "answer": "4"}',
+}
+_OBJECTIVES_NOTE = """
+`macllm finetune MODEL --data PATH --objective OBJECTIVE`. Every objective counts rows, pairs or tokens the same however
+they are padded and batched, and adds up over `--grad-accumulation-steps`. Rows that it cannot learn from are named by
+file and line before a model is loaded.
+"""
+_OBJECTIVES_MORE = """
+- `dpo`, `ipo` and `kto` ask the base how likely it finds each answer, once and before anything is learned. What it says
+  is kept in the cache, by the content of the base and of the answers, so a second run begins at once.
+- Formulas and names are TRL's. Where a loss has a term of its own for what is chosen (`orpo`, `cpo`), that is the mean
+  over the answer's tokens, for every pair; TRL takes it over all tokens of a batch. `ipo` is of means a token.
+- `kto` counts a reward from how much the model gained on answers to other prompts: the mean over all rows of a step.
+  Which answer goes with which prompt is fixed for a run. Of a preference row, one answer is wanted and the other not.
+- Looks at the validation rows tell `rewards/chosen`, `rewards/rejected`, `rewards/accuracies` and `rewards/margins`
+  (in `metrics.jsonl`); a margin that grows is what preferring means.
+- `--balance 0.01` adds the load-balancing loss of a mixture of experts (arXiv 2101.03961) to any objective, as Hugging
+  Face's models have it; validation losses are without it.
+
+## A reward model
+
+`--objective reward` teaches a scalar head beside the adapter. It is kept as `reward_head.safetensors`
+(`score.weight`, 1 x D), and used like this, for example as the judge of other answers:
+
+```python
+from pathlib import Path
+
+from macllm.tune.reward_model import RewardModel
+
+judge = RewardModel.load(Path("models/base"), Path("adapters/judge"))
+asked = {"role": "user", "content": "What is 2+2?"}
+good, bad = judge.score([[asked, {"role": "assistant", "content": text}] for text in ("4", "It depends.")])
+```
+
+Only differences between answers to one prompt mean something.
+
+## Rows under other names
+
+`--keys question=prompt,answer=completion` reads rows that have keys of their own. `instruction+input=prompt` joins two
+texts by a blank line, and `messages=` leaves a key out. A key that a row does not have is told by file and line.
+ShareGPT's conversations are read with `--keys conversations=messages`, where they have `from` and `value` alone.
+
+## Data sets of Hugging Face
+
+`--data org/name`, `--data org/name:config` or `--data org/name:config:split` (`org/name::train_sft` without a config)
+reads a data set by its name, once `pip install 'macllm[datasets]'` has brought the library. Its splits train,
+validation and test become train, valid and test; one that is named is learned from alone. What the library has read is
+written down as JSONL in the cache, so that lines which are told can be looked at.
+"""
+
+
+def objectives() -> str:
+    """``docs/finetuning-objectives.md``: which objective for which rows, and what can be set of it."""
+    from macllm.tune.objectives.kinds import KINDS, SPECIAL
+    from macllm.tune.settings import SETTINGS
+
+    kinds = []
+    for kind in KINDS.values():
+        what = re.sub(r"arXiv (\d+\.\d+)", r"[\1](https://arxiv.org/abs/\1)", kind.help)
+        beta = [f"`beta` ({kind.beta:g})" if name == "beta" else f"`{name}`" for name in kind.settings]
+        kinds.append([f"`{kind.name}`", what, _code(*kind.schemas), ", ".join(beta)])
+    settings = []
+    for setting in SETTINGS:
+        if setting.name in SPECIAL:
+            readers = _code(*(kind.name for kind in KINDS.values() if setting.name in kind.settings))
+            settings.append([f"`{setting.name}`", setting.help, setting.write(setting.default), readers])
+    rows = [f"`{schema}`:\n\n```json\n{row}\n```\n" for schema, row in _EXAMPLE_ROWS.items()]
+    parts = [
+        NOTE,
+        "# Objectives of fine-tuning",
+        _OBJECTIVES_NOTE,
+        _table(["objective", "what is learned", "rows", "settings (default)"], kinds, plain=range(4)),
+        "## Rows\n",
+        *rows,
+        "A prompt, and each answer, may also be a list of messages; `chosen` and `rejected` may be whole conversations"
+        "\nthat begin with the same messages.\n",
+        "## Settings\n",
+        _table(["setting", "what it says", "default", "to"], settings, plain=(0, 1, 3)),
+        "## What to know",
+        _OBJECTIVES_MORE,
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
 def readme() -> str:
     """``README.md``, with the number of architectures that there are."""
     from macllm.families.registry import FAMILIES
@@ -348,6 +438,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "roofline.md": roofline,
     "kernel-check.md": kernel_check,
     "finetuning-methods.md": methods,
+    "finetuning-objectives.md": objectives,
     "../README.md": readme,
 }
 

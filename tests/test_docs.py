@@ -44,6 +44,7 @@ def docs() -> ModuleType:
         "roofline.md",
         "kernel-check.md",
         "finetuning-methods.md",
+        "finetuning-objectives.md",
         "../README.md",
     ],
 )
@@ -157,6 +158,16 @@ def test_rows_and_functions_of_the_page_of_rewards_are_judged(tmp_path: Path) ->
         0.05,
         0.196,
     ]
+
+
+def test_every_objectives_rows_are_shown_and_read() -> None:
+    from macllm.tune.objectives.kinds import KINDS
+    from macllm.tune.schema import read_row
+
+    text = (ROOT / "docs" / "finetuning-objectives.md").read_text(encoding="utf-8")
+    found = dict(re.findall(r"`(\w+)`:\n\n```json\n(.*?)\n```", text))
+    assert set(found) == {schema for kind in KINDS.values() for schema in kind.schemas}
+    assert {name: read_row(row).schema for name, row in found.items()} == {name: name for name in found}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -58,6 +58,8 @@ MESSAGE = st.builds(
 METRICS = st.builds(Metrics, kv_by_kind=objects(st.integers()))
 st.register_type_strategy(float, NUMBERS)
 st.register_type_strategy(Metrics, METRICS)
+STEP = st.builds(training_events.TrainStep, figures=objects(NUMBERS))
+st.register_type_strategy(training_events.TrainStep, STEP)
 st.register_type_strategy(Sampling, SAMPLING)
 st.register_type_strategy(Limits, LIMITS)
 st.register_type_strategy(ModelRef, MODEL)

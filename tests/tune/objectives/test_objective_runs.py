@@ -1,5 +1,6 @@
 """Whole runs with every objective of preferences: they learn, tell TRL's figures, and go on bit for bit."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def job(folder: Path, objective: str, rows: list[dict[str, Any]] = PAIRS, **sett
 @pytest.mark.parametrize("objective", ["dpo", "ipo", "simpo", "cpo", "orpo", "reward", "kto"])
 def test_a_run_learns_what_is_preferred(objective: str, tmp_path: Path) -> None:
     rows = LABELLED if objective == "kto" else PAIRS
-    events = ran(job(tmp_path, objective, rows))
+    events = ran(job(tmp_path, objective, rows, max_seq_length=128))
     losses = [event.loss for event in events if isinstance(event, Validation)]
     assert losses[-1] < losses[0] and isinstance(events[-1], Trained)
     looks = [row for row in read(tmp_path / "out") if row["val_loss"] is not None]
@@ -47,7 +48,20 @@ def test_a_run_learns_what_is_preferred(objective: str, tmp_path: Path) -> None:
             [[*asked, {"role": "assistant", "content": text}] for text in ("abab", "ccc")]
         )
         assert good > bad
+        _the_page_says_how_to_ask_it(tmp_path / "out")
     assert (tmp_path / "out" / HEAD).exists() == (objective == "reward")
+
+
+def _the_page_says_how_to_ask_it(folder: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "finetuning-objectives.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    places = {"models/base": str(chatty.folder("endless")), "adapters/judge": str(folder)}
+    for said, place in places.items():
+        assert said in block
+        block = block.replace(said, place)
+    names: dict[str, Any] = {}
+    exec(compile(block, "finetuning-objectives.md", "exec"), names)
+    assert isinstance(names["good"], float) and names["good"] != names["bad"]
 
 
 @pytest.mark.parametrize(
@@ -62,15 +76,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     objective: str, rows: list[dict[str, Any]], settings: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    ran(job(whole, objective, rows, iters=6, **settings))
-    stopped = job(parts, objective, rows, iters=6, **settings)
-    ran(stopped, stop_after=4)
+    ran(job(whole, objective, rows, iters=5, **settings))
+    stopped = job(parts, objective, rows, iters=5, **settings)
+    ran(stopped, stop_after=3)
     shutil.rmtree(cache, ignore_errors=True)  # the base says the same of answers when it is asked again
     ran(replace(stopped, resume=True))
     assert_same(left(parts / "out"), left(whole / "out"))
 
 
-def test_samples_of_pairs_are_of_different_prompts(tmp_path: Path) -> None:
+def test_samples_of_pairs_are_of_different_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("macllm.tune.samples.TOKENS", 2)
     rows = [{"prompt": f"{n}?", "chosen": "ab", "rejected": "c"} for n in range(60)]
     events = ran(job(tmp_path, "dpo", rows, iters=1, samples=2))
     prompts = [event.prompt for event in events if isinstance(event, Sample) and event.step == 0]
