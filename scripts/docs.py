@@ -245,7 +245,7 @@ _METHODS_MORE = """
   the biases of the packed base, which keeps codes and scales.
 - `lora`, `qlora`, `rslora`, `dora`, `pissa` and `qalora` are written in mlx-lm's format, and PEFT's on request. The
   others have `adapters.safetensors` with canonical names (`layers.0.mixer.k.ia3_l`), and `fine_tune_type` in
-  `adapter_config.json`.
+  `adapter_config.json`; PEFT's format is read and written of `ia3` and `prompt`.
 """
 
 

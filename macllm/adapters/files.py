@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from macllm.adapters import mlx_lm, peft
+from macllm.adapters import mlx_lm, peft, peft_other
 from macllm.adapters.fold import grouped
 from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
 from macllm.adapters.insert import insert
@@ -22,6 +22,7 @@ from macllm.adapters.kept import WEIGHTS
 from macllm.adapters.method import AnyMethod, Method
 from macllm.adapters.names import AdapterNames
 from macllm.adapters.other_files import OTHERS, read_other, write_other
+from macllm.adapters.peft_other import read_other_peft, write_other_peft
 from macllm.adapters.targets import matrices
 from macllm.errors import CheckpointError, OptionError
 from macllm.nn.adapted import Factors, adapt
@@ -133,9 +134,8 @@ def write_peft(folder: Path, spec: ModelSpec, adapter: Adapter, base_model: str 
     Raises OptionError for a matrix whose adapter PEFT has no place for, MacllmError where it cannot be written.
     """
     if not isinstance(adapter.method, Method):
-        raise OptionError(
-            f"what {adapter.method.kind} learns cannot be written in PEFT's format; keep macllm's own"
-        )
+        write_other_peft(folder, PEFT_WEIGHTS, spec, adapter.method, adapter.tensors, base_model)
+        return
     names = AdapterNames(spec, "hub")
     stored, left = names.store(_whole(adapter))
     stacks = [module for module, one in stored.items() if one.a.ndim == 3]
@@ -155,6 +155,9 @@ def read(folder: Path, spec: ModelSpec) -> Adapter:
     or rank.
     """
     config = read_config(folder)
+    if config.get("peft_type") in peft_other.KINDS:
+        other, tensors = read_other_peft(folder / PEFT_WEIGHTS, spec, config)
+        return Adapter(other, {}, tensors)
     if "peft_type" in config:
         found = peft.read(config, str(folder / CONFIG))
         return Adapter(found.method, _factors(folder / PEFT_WEIGHTS, spec, PEFT, found.rank, found.scale))

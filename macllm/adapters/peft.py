@@ -62,7 +62,7 @@ def write(
         "r": rank,
         "lora_alpha": alpha(method.factor, rank),
         "lora_dropout": method.dropout,
-        "target_modules": _targets(stored, modules),
+        "target_modules": targets(stored, modules),
         "rank_pattern": {re.escape(module): ranks[module] for module in odd},
         "alpha_pattern": {re.escape(module): alpha(one.scale, one.rank) for module, one in odd.items()},
         "use_rslora": stable,
@@ -113,7 +113,7 @@ def read(config: Mapping[str, Any], label: str) -> PeftAdapter:
     return PeftAdapter(method, own_rank, own_scale)
 
 
-def _targets(stored: Collection[str], modules: Collection[str]) -> list[str]:
+def targets(stored: Collection[str], modules: Collection[str]) -> list[str]:
     """The last words of the modules' names where they mean no others, else the whole names."""
     by_word = defaultdict(set)
     for module in modules:

@@ -325,7 +325,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("peft_type", "IA3"),
+        ("peft_type", "OFT"),
         ("bias", "all"),
         ("modules_to_save", ["lm_head"]),
         ("r", "8"),
