@@ -116,7 +116,8 @@ def _other_format(text: str) -> str:
     keys = dict.fromkeys(re.findall(r"^[\"']?([A-Za-z_]\w*)[\"']?\s*:", text, re.MULTILINE))
     kept = [key for key in keys if key in BY_NAME or key in PLACES]
     told = [f"{key} is {_MLX_LM[key]}" for key in keys if key in _MLX_LM]
-    names = f"; {', '.join(kept)} keep their names" if kept else ""
+    keep = "keeps its name" if len(kept) == 1 else "keep their names"
+    names = f"; {', '.join(kept)} {keep}" if kept else ""
     return f"a recipe is TOML, with lines such as rank = 8{names}{''.join(f'; {each}' for each in told)}"
 
 

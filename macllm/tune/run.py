@@ -76,5 +76,7 @@ def run(
 
 def refuse_existing(folder: Path) -> None:
     """What an earlier run learned is never written over. Raises InputError where ``folder`` holds any."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: there is a file of this name; name another folder")
     if (folder / WEIGHTS).exists() or state.newest(folder) is not None:
         raise InputError(f"{folder}: there is an adapter already; resume it, or name another folder")

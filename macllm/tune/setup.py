@@ -222,8 +222,8 @@ def _notes(data: DataSet, steps: int) -> list[str]:
         )
         notes.append(f"{cut} {are} cut, the first is {longest.place}")
     if steps < _FEW_STEPS:
-        were = "step is" if steps == 1 else "steps are"
+        count = "1 step" if steps == 1 else f"{steps} steps"
         notes.append(
-            f"{steps} {were} few to learn by; more come of a smaller batch_size or max_seq_length, or of a longer run"
+            f"a run of {count} teaches little; more come of a smaller batch_size, or of more epochs or iters"
         )
     return notes

@@ -159,6 +159,9 @@ def test_what_was_learned_is_never_written_over(
     capsys.readouterr()
     assert str(tmp_path / "out") in refused(capsys, *words)
     assert (tmp_path / "out" / "adapters.safetensors").read_bytes() == before
+    assert f"{data}: there is a file of this name" in refused(
+        capsys, model, "--data", data, "--adapter-path", data
+    )
 
 
 def test_a_run_goes_on_by_its_folder_alone(
@@ -180,7 +183,7 @@ def test_a_run_goes_on_by_its_folder_alone(
     assert run("--resume", out, "--epochs", "1", "--plan", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["steps"] == plan["batches_per_epoch"] and plan["resumed_step"] == 6
-    assert any("few to learn by" in note for note in plan["notes"])
+    assert any("teaches little" in note for note in plan["notes"])
 
 
 @pytest.fixture
