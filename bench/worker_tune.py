@@ -11,6 +11,7 @@ import macllm  # noqa: F401  # before MLX: it puts the BLAS in place
 import numpy as np
 
 from bench.serve import serve
+from macllm.adapters import files
 from macllm.engine.loading import load_model
 from macllm.nn.decoder import Decoder
 from macllm.tune.batches import Batches, Position
@@ -53,6 +54,10 @@ class _Run:
                 break
         return {"tokens_per_s": done / seconds, "tokens": done, "loss": losses[-1]}
 
+    def adapt(self, folder: Path) -> None:
+        """Puts another program's adapter in place of this run's."""
+        files.apply(self._model, files.read(folder, self._setup.spec))
+
     def held_out(self) -> float:
         """The mean loss over the validation rows."""
         total, count = 0.0, 0
@@ -81,6 +86,13 @@ def held_out(path: str, data: str, settings: dict[str, Any], tokens: int) -> dic
     return {"before": before, "loss": run.held_out()}
 
 
+def held_out_of(path: str, data: str, settings: dict[str, Any], adapter: str) -> dict[str, Any]:
+    """The loss on the same rows with the adapter in a folder, mlx-lm's."""
+    run = _Run(set_up(Job(Path(path), Path(data), Path("unused"), settings)))
+    run.adapt(Path(adapter))
+    return {"loss": run.held_out()}
+
+
 def dense(path: str, out: str) -> dict[str, Any]:
     """Writes the model at ``path`` with plain float32 weights, for both programs."""
     from macllm.weights.convert import convert
@@ -92,4 +104,4 @@ def dense(path: str, out: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"speed": speed, "held_out": held_out, "dense": dense})
+    serve({"speed": speed, "held_out": held_out, "held_out_of": held_out_of, "dense": dense})

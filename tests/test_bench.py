@@ -1,11 +1,14 @@
 """``python -m bench``: rows, targets, table and JSON; the workers run on tiny models."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import chatty
 import pytest
 
+from bench import finetune
 from bench.__main__ import main, show, write
 from bench.families import deepened
 from bench.models import write_mlx_folder, write_tiny_model
@@ -198,3 +201,38 @@ def test_the_command_writes_its_report_and_judges_nothing(
     assert main(["--model", str(settings.model), "--only", "help", "--quick", "--json", str(file)]) == 0
     assert "macllm --help" in capsys.readouterr().out
     assert [row["key"] for row in json.loads(file.read_text())["rows"]] == ["help"]
+
+
+# fine-tuning
+
+
+@pytest.mark.slow
+def test_both_programs_learn_the_same_rows(tmp_path: Path) -> None:
+    model, data = tmp_path / "model", tmp_path / "data"
+    shutil.copytree(chatty.folder("endless"), model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(
+        json.dumps({**config, "tie_word_embeddings": False})
+    )  # not mlx-lm's default
+    special = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (model / "tokenizer_config.json").write_text(json.dumps(special))
+    data.mkdir()
+    rows = [json.dumps({"text": f"{number} and " * (number % 5 + 2)}) + "\n" for number in range(12)]
+    for name in ("train", "valid"):
+        (data / f"{name}.jsonl").write_text("".join(rows))
+    shared = {**finetune.SHARED, "max_seq_length": 64, "learning_rate": 1e-2}
+    own = {**shared, "learn": "all", "pack": "no"}
+    asked = {"path": str(model), "data": str(data)}
+    with Worker("worker_tune") as worker:
+        speed = worker.ask("speed", **asked, settings=own, tokens=300)
+        assert speed["tokens"] >= 300 and speed["tokens_per_s"] > 0
+        found = worker.ask("held_out", **asked, settings=own, tokens=600)
+        assert found["loss"] < found["before"]
+    with Worker("worker_tune_mlx_lm") as worker:
+        out = str(tmp_path / "x.safetensors")
+        assert worker.ask("speed", **asked, settings=shared, iters=2, out=out)["tokens_per_s"] > 0
+        learned = worker.ask("learn", **asked, settings=shared, tokens=600, folder=str(tmp_path / "theirs"))
+        assert learned["tokens"] >= 600
+    with Worker("worker_tune") as worker:
+        theirs = worker.ask("held_out_of", **asked, settings=own, adapter=str(tmp_path / "theirs"))
+    assert theirs["loss"] == pytest.approx(found["loss"], rel=0.2)
