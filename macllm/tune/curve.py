@@ -183,6 +183,8 @@ def _axes(x_scale: _Axis, y_scale: _Axis) -> list[str]:
             f'<text class="soft" x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{label(value)}</text>'
         )
     for value in ticks(x_scale.scale.low, x_scale.scale.high, _X_TICKS):
+        if value != round(value):
+            continue  # there is no half a step
         x = x_scale(value)
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
         parts.append(
@@ -193,8 +195,7 @@ def _axes(x_scale: _Axis, y_scale: _Axis) -> list[str]:
     parts.append(f'<text class="soft" x="{middle}" y="{bottom + 40}" text-anchor="middle">step</text>')
     x, y = 16, (_TOP + bottom) // 2
     parts.append(
-        f'<text class="soft" x="{x}" y="{y}" text-anchor="middle" transform="rotate(-90 {x} {y})">'
-        "loss (nats a token)</text>"
+        f'<text class="soft" x="{x}" y="{y}" text-anchor="middle" transform="rotate(-90 {x} {y})">loss</text>'
     )
     return parts
 

@@ -50,6 +50,8 @@ def test_both_curves_and_the_best_point(tmp_path: Path) -> None:
     assert [int(star.get("x") or 0) for star in stars] == [lowest[0]]
     assert "a & b" in texts(root) and "★ best 1.25 at step 2" in texts(root) and "validation 2" in texts(root)
     assert "loss 2" in texts(root) and "step" in texts(root)
+    under = {each.text for each in root.iter(f"{SVG}text") if each.get("y") == "368"}
+    assert under == {"0", "1", "2", "3", "4"}  # whole steps
 
 
 def test_a_long_noisy_curve_has_a_mean_and_few_points(tmp_path: Path) -> None:
