@@ -39,19 +39,20 @@ def roll_out(
     stop_ids: Set[int],
     limit: int,
     *,
+    copies: int = 1,
     temperature: float = 1.0,
     seed: int = 0,
 ) -> tuple[Completion, ...]:
-    """One completion of at most ``limit`` tokens for each prompt (P,), P at least 1.
+    """``copies`` completions, one after the other, of at most ``limit`` tokens for each prompt (P,), P at least 1.
 
-    Drawn from all of the distribution at ``temperature``, above 0. The same prompt twice gets two completions.
+    Drawn from all of the distribution at ``temperature``, above 0. A prompt is computed once for all of its copies.
     """
-    hidden, caches = _prefilled(model, prompts)
+    hidden, caches = _prefilled(model, prompts, copies)
     keys = mx.random.split(mx.random.key(seed), limit)
     stops = np.array(sorted(stop_ids), dtype=np.int32)
     drawn: list[mx.array] = []  # of every step (B,)
     likely: list[mx.array] = []
-    ended = np.zeros(len(prompts), bool)
+    ended = np.zeros(len(prompts) * copies, bool)
     for step in range(limit):
         token, log_prob = _drawn(model.logits(hidden)[:, -1], temperature, keys[step])
         drawn.append(token)
@@ -69,8 +70,12 @@ def roll_out(
     return tuple(_cut(*row, stops) for row in zip(ids, log_probs, strict=True))
 
 
-def _prefilled(model: Decoder, prompts: Sequence[NDArray[np.int32]]) -> tuple[mx.array, list[LayerCache]]:
-    """The states (B, 1, D) of the prompts' last tokens, and the caches that hold all of them."""
+def _prefilled(
+    model: Decoder, prompts: Sequence[NDArray[np.int32]], copies: int
+) -> tuple[mx.array, list[LayerCache]]:
+    """The states (B, 1, D) of the prompts' last tokens, and the caches that hold all of them; B with all copies."""
+    if model.spec.border is not None:  # the cache of its ids knows each row by its number
+        prompts, copies = [prompt for prompt in prompts for _ in range(copies)], 1
     longest = max(map(len, prompts))
     padding = [longest - len(prompt) for prompt in prompts]
     rows = [np.pad(prompt, (before, 0)) for prompt, before in zip(prompts, padding, strict=True)]
@@ -80,7 +85,13 @@ def _prefilled(model: Decoder, prompts: Sequence[NDArray[np.int32]]) -> tuple[mx
         part = tokens[:, start : start + _PREFILL]
         hidden = model.hidden(part, caches, ahead=longest - start - part.shape[1])
         mx.eval(hidden, [cache.arrays() for cache in caches])
-    return hidden[:, -1:], caches
+    if copies == 1:
+        return hidden[:, -1:], caches
+    wide = model.make_caches([before for before in padding for _ in range(copies)])
+    for empty, cache in zip(wide, caches, strict=True):
+        arrays, numbers = cache.content()
+        empty.restore({name: mx.repeat(one, copies, axis=0) for name, one in arrays.items()}, numbers)
+    return mx.repeat(hidden[:, -1:], copies, axis=0), wide
 
 
 def _drawn(logits: mx.array, temperature: float, key: mx.array) -> tuple[mx.array, mx.array]:

@@ -92,7 +92,7 @@ class GRPO(Objective):
         ]
         repeated = [prompt for prompt in prompts for _ in range(count)]
         chance = np.random.PCG64([sampling.seed, _STREAM, 0 if step is None else step + 1, *batch.examples])
-        completions = sampling.draw(model, repeated, int(chance.random_raw()))
+        completions = sampling.draw(model, prompts, int(chance.random_raw()), count)
         rows = [row for row in batch.raw for _ in range(count)]
         each = self._rewards.each(
             [self._judged(row, one) for row, one in zip(rows, completions, strict=True)]

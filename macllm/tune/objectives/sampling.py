@@ -21,12 +21,20 @@ class Sampling:
     seed: int
 
     def draw(
-        self, model: Decoder, prompts: Sequence[NDArray[np.int32]], chance: int
+        self, model: Decoder, prompts: Sequence[NDArray[np.int32]], chance: int, copies: int = 1
     ) -> tuple[Completion, ...]:
-        """An answer to each prompt (P,), by ``chance`` alone, and none beyond the model's context."""
+        """``copies`` answers to each prompt (P,), by ``chance`` alone, and none beyond the model's context."""
         room = model.spec.max_context - max(map(len, prompts))
         limit = min(self.max_completion_length, room)
-        return roll_out(model, prompts, self.stop_ids, limit, temperature=self.temperature, seed=chance)
+        return roll_out(
+            model,
+            prompts,
+            self.stop_ids,
+            limit,
+            copies=copies,
+            temperature=self.temperature,
+            seed=chance,
+        )
 
 
 def laid_out(prompts: Sequence[NDArray[np.int32]], completions: Sequence[Completion]) -> dict[str, Any]:
