@@ -23,7 +23,7 @@ _TEMPLATE = 20  # tokens that a template puts around a conversation, about
 
 _FEW_STEPS = 20
 _FACTORS = ("scale", "dropout", "loraplus_ratio")
-# what says nothing to a method; only two of them learn tokens
+# what says nothing to a method; the tokens that only two of them learn are no part of it
 _NOT_OF: Mapping[str, tuple[str, ...]] = {
     "full": ("rank", *_FACTORS, "targets"),
     "ia3": ("rank", *_FACTORS),
@@ -87,8 +87,11 @@ class Draft:
 
     @property
     def foreign(self) -> frozenset[str]:
-        """Settings that say something to other objectives alone."""
-        return SPECIAL - set(KINDS[self.texts["objective"]].settings)
+        """Settings that say something to other objectives or methods alone."""
+        method = self.texts["method"]
+        tokens = () if method in VIRTUAL else ("virtual_tokens",)
+        own = KINDS[self.texts["objective"]].settings
+        return (SPECIAL - set(own)) | {*_NOT_OF.get(method, ()), *tokens}
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -97,7 +100,11 @@ class Draft:
 
     def request(self, *, resume: bool = False) -> Train:
         """What the engine is asked: what differs from the defaults. Raises OptionError for what is not possible."""
-        settings = {name: value for name, value in self.settings().items() if value != BY_NAME[name].default}
+        settings = {
+            name: value
+            for name, value in self.settings().items()
+            if value != BY_NAME[name].default and name not in self.foreign  # which a run would refuse
+        }
         if "iters" in settings:
             settings.pop("epochs", None)
         base = replace(self.base, adapter=None)  # what is learned is learned beside the base alone
@@ -108,10 +115,6 @@ class Draft:
         found = {}
         if self.texts["iters"].strip():
             found["epochs"] = "Not used: iters says how long."
-        method = self.texts["method"]
-        found |= dict.fromkeys(_NOT_OF.get(method, ()), f"Not used: it says nothing to method {method}.")
-        if method not in VIRTUAL:
-            found["virtual_tokens"] = f"Not used: only methods {' and '.join(VIRTUAL)} learn tokens."
         if report is not None and report.schema == "text":
             found["learn"] = "Not used: rows of text are learned whole."
         return found

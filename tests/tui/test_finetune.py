@@ -251,11 +251,11 @@ async def test_what_means_nothing_for_these_rows_or_beside_the_others_says_so(
     async with app.run_test(size=(120, 40)) as pilot:
         await filled(pilot, app, data)
         await until(pilot, lambda: "learned whole" in app.field("learn").note)
-        app.field("method").value = "full"
-        await until(pilot, lambda: "nothing to method full" in app.field("rank").note)
-        assert app.field("rank").has_class("-warning") and "Not used" in app.field("virtual_tokens").note
+        assert app.field("rank").display and not app.field("virtual_tokens").display
+        app.field("rank").value = "32"
         app.field("method").value = "prompt"
-        await until(pilot, lambda: "Not used" not in app.field("virtual_tokens").note)
+        await until(pilot, lambda: app.field("virtual_tokens").display and not app.field("rank").display)
+        assert app.form.draft.request().settings == {"method": "prompt"}
 
 
 async def test_the_objective_decides_which_rows_and_settings_there_are(base: ModelRef, data: Path) -> None:
@@ -271,6 +271,7 @@ async def test_the_objective_decides_which_rows_and_settings_there_are(base: Mod
         await until(pilot, lambda: "does not learn from 'preference' rows" in app.field("objective").note)
         assert not app.field("beta").display and app.field("objective").has_class("-wrong")
         app.field("beta").value = "0.5"
+        await until(pilot, lambda: app.form.draft.texts["beta"] == "0.5")
         assert "beta" not in app.form.draft.request().settings  # it would be refused
         app.field("objective").value = "dpo"
         await until(pilot, lambda: app.field("beta").display)
