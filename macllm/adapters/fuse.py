@@ -165,13 +165,14 @@ def _refusal(source: FusedSource, plan: Plan, tensors: tuple[Fidelity, ...], wor
         ("--bits 8", _target(source, 8, False)),
         ("--dequantize", _target(source, None, True)),
     ):
-        if target != source.target:
-            other = replace(source, target=target)
-            offers.append(f"{option} would keep {_cosine_in(other, worst.name):.2f}")
+        kept = _cosine_in(replace(source, target=target), worst.name) if target != source.target else 0.0
+        if kept > worst.cosine:
+            offers.append(f"{option} would keep {kept:.2f}, ")
     return (
         f"{few} of {len(tensors)} changed tensors would keep less than {LEAST_COSINE:g} of what was learned (cosine of "
-        f"wanted and real change), the least {worst.name.removesuffix('.weight')} with {worst.cosine:.2f} in {form}; "
-        f"{', '.join(offers)}, --force writes it all the same"
+        f"wanted and real change), the least {worst.name.removesuffix('.weight')}, changed by "
+        f"{worst.relative:.2g} of its length, with {worst.cosine:.2f} in {form}; "
+        f"{''.join(offers)}--force writes it all the same"
     )
 
 
