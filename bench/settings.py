@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = ("prefill", "decode", "host", "families", "start", "help", "import", "load", "finetune", "app")
+GROUPS = (
+    "prefill",
+    "decode",
+    "host",
+    "families",
+    "start",
+    "help",
+    "import",
+    "load",
+    "finetune",
+    "finetune-speed",
+    "app",
+)
 
 
 @dataclass(frozen=True)

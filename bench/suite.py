@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench import families, finetune, speed
+from bench import families, finetune_speed, speed
 from bench.processes import import_seconds, macllm_command, modules_after, seconds
 from bench.rows import Report, Row, Target
 from bench.settings import Settings
@@ -90,7 +90,8 @@ def _rows(settings: Settings, say: Say) -> Iterator[Row]:
     if settings.wants("finetune"):
         say("bits of a base")
         yield _base(settings)
-        yield from finetune.measure(settings, say)
+    if settings.wants("finetune-speed"):
+        yield from finetune_speed.measure(settings, say)
     if settings.wants("app"):
         from bench.screen import measure_app  # Textual is imported for these rows only
 

@@ -78,6 +78,12 @@ def speed(path: str, data: str, settings: dict[str, Any], tokens: int) -> dict[s
     return _runs[key].steps(tokens)
 
 
+def ready(path: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Whether the rows can be learned by the model, before anything is measured."""
+    setup = set_up(Job(Path(path), Path(data), Path("unused"), settings))
+    return {"rows": len(setup.data.train)}
+
+
 def held_out(path: str, data: str, settings: dict[str, Any], tokens: int) -> dict[str, Any]:
     """The loss on the validation rows after ``tokens`` real tokens."""
     run = _Run(set_up(Job(Path(path), Path(data), Path("unused"), settings)))
@@ -104,4 +110,4 @@ def dense(path: str, out: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"speed": speed, "held_out": held_out, "held_out_of": held_out_of, "dense": dense})
+    serve({"ready": ready, "speed": speed, "held_out": held_out, "held_out_of": held_out_of, "dense": dense})

@@ -8,7 +8,7 @@ from pathlib import Path
 import chatty
 import pytest
 
-from bench import finetune
+from bench import finetune_speed
 from bench.__main__ import main, show, write
 from bench.families import deepened
 from bench.models import write_mlx_folder, write_tiny_model
@@ -220,7 +220,7 @@ def test_both_programs_learn_the_same_rows(tmp_path: Path) -> None:
     rows = [json.dumps({"text": f"{number} and " * (number % 5 + 2)}) + "\n" for number in range(12)]
     for name in ("train", "valid"):
         (data / f"{name}.jsonl").write_text("".join(rows))
-    shared = {**finetune.SHARED, "max_seq_length": 64, "learning_rate": 1e-2}
+    shared = {**finetune_speed.SHARED, "max_seq_length": 64, "learning_rate": 1e-2}
     own = {**shared, "learn": "all", "pack": "no"}
     asked = {"path": str(model), "data": str(data)}
     with Worker("worker_tune") as worker:

@@ -26,12 +26,17 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Iterator[Row]:
     why = "" if importlib.util.find_spec("mlx_lm") is not None else "mlx-lm is not installed"
     data = settings.results / "data" / "chitchat"
     if importlib.util.find_spec("chitchat_dataset") is None:
-        yield Row("finetune", "fine-tuning", "", (), why="chitchat-dataset is not installed")
+        yield Row("finetune-speed", "fine-tuning", "", (), why="chitchat-dataset is not installed")
         return
     write_rows(data)
     model = settings.results / "models" / f"{settings.model.stem}-plain-float32"
-    with Worker("worker_tune") as worker:
-        worker.ask("dense", path=str(settings.model), out=str(model))
+    try:
+        with Worker("worker_tune") as worker:
+            worker.ask("dense", path=str(settings.model), out=str(model))
+            worker.ask("ready", path=str(model), data=str(data), settings=APART)
+    except WorkerError as error:
+        yield Row("finetune-speed", "fine-tuning", "", (), why=str(error))
+        return
     yield from _speed(settings, say, str(model), str(data), why)
     yield _loss(settings, say, str(model), str(data), why)
 
@@ -84,7 +89,7 @@ def _speed(settings: Settings, say: Callable[[str], None], model: str, data: str
 
     def row(figure: str, own: str, peer: str, target: Target | None) -> Row:
         theirs = tuple(samples[peer])
-        return Row("finetune", figure, "tok/s", tuple(samples[own]), peer, theirs, target, failed[peer])
+        return Row("finetune-speed", figure, "tok/s", tuple(samples[own]), peer, theirs, target, failed[peer])
 
     yield row("fine-tuning, packed", "packed", AS_IT_COMES, Target("ratio", at_least=3))
     yield row("fine-tuning, packed", "packed", OPENBLAS, None)
@@ -111,4 +116,4 @@ def _loss(settings: Settings, say: Callable[[str], None], model: str, data: str,
     except WorkerError as error:
         why = str(error)
     figure = f"loss on other rows after {tokens:,} tokens"
-    return Row("finetune", figure, "nats", ours, AS_IT_COMES, theirs, Target("ratio", at_most=1.0), why)
+    return Row("finetune-speed", figure, "nats", ours, AS_IT_COMES, theirs, Target("ratio", at_most=1.0), why)
