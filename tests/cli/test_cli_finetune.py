@@ -35,7 +35,7 @@ QUICK = [
     "--batch-size",
     "2",
     "--samples",
-    "1",
+    "0",
 ]
 ROWS = [{"prompt": f"{n} and {n}?", "completion": "ab" * (n % 5 + 1)} for n in range(24)]
 
@@ -81,7 +81,10 @@ def test_a_run_writes_what_the_contract_says(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "learned"
-    assert run(model, "--data", data, "--adapter-path", out, *QUICK, "--steps-per-eval", "2") == 0
+    assert (
+        run(model, "--data", data, "--adapter-path", out, *QUICK, "--steps-per-eval", "2", "--samples", "1")
+        == 0
+    )
     told = capsys.readouterr()
     for name in ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "loss.svg", "state"):
         assert (out / name).exists(), name
