@@ -358,6 +358,17 @@ def test_a_plan_is_told_and_nothing_is_written(
     assert json.loads(capsys.readouterr().out)["trainable_parameters"] == plan["trainable_parameters"]
 
 
+def test_a_plan_that_does_not_fit_is_shown_and_refused(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (model, "--data", data, "--batch-size", "4096", "--max-seq-length", "1048576", "--plan", "--json")
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    plan = json.loads(out)
+    assert plan["verdict"] == "too big" and plan["estimated_bytes"] > plan["memory_limit_bytes"] > 0
+    assert err == f"macllm: {plan['sentence']}\n" and "would fit with" in err
+
+
 # -- options and recipes ---------------------------------------------------------------------------------
 
 
