@@ -13,6 +13,7 @@ from macllm.adapters.targets import blocks, first_layer, scaled
 from macllm.errors import OptionError
 from macllm.nn.beside import learned
 from macllm.nn.bottleneck import BottleneckAdapter
+from macllm.nn.cache import make_caches
 from macllm.nn.decoder import Decoder
 from macllm.nn.layer import LayerBlock
 from macllm.nn.scaled import scale
@@ -67,13 +68,7 @@ def _bottlenecks(model: Decoder, method: Bottleneck, key: mx.array) -> None:
 
 
 def _virtual_tokens(model: Decoder, method: Virtual, key: mx.array) -> None:
-    why = virtual_refusal(model.spec)
-    if why is None and isinstance(model.make_caches()[-1], TokenCache):
-        why = "positions of its tokens depend on the sequence's length"
-    if why is not None:
-        raise OptionError(
-            f"family {model.spec.family!r} cannot have virtual tokens ({why}); take lora instead of {method.kind}"
-        )
+    check_virtual(model.spec, method)
     if model.kv_bits is not None:
         raise OptionError(
             f"{method.kind} stands before plain keys and values; load the model without a quantized cache"
@@ -90,8 +85,18 @@ def _virtual_tokens(model: Decoder, method: Virtual, key: mx.array) -> None:
     mx.eval(learned(model))
 
 
-def virtual_refusal(spec: ModelSpec) -> str | None:
-    """Why nothing can stand before every sequence of a model; None where it can."""
+def check_virtual(spec: ModelSpec, method: Virtual) -> None:
+    """Raises OptionError where nothing can stand before every sequence of a model."""
+    why = _virtual_refusal(spec)
+    if why is None and isinstance(make_caches(spec)[-1], TokenCache):
+        why = "positions of its tokens depend on the sequence's length"
+    if why is not None:
+        raise OptionError(
+            f"family {spec.family!r} cannot have virtual tokens ({why}); take lora instead of {method.kind}"
+        )
+
+
+def _virtual_refusal(spec: ModelSpec) -> str | None:
     if spec.positions is not None:
         return "its positions are learned, and there is none before the first"
     if spec.frame is not None:

@@ -2,7 +2,7 @@
 
 import math
 
-from macllm.adapters.insert import scales_inputs
+from macllm.adapters.insert import check_virtual, scales_inputs
 from macllm.adapters.method import AnyMethod, Bottleneck, Method, Scalings, Virtual
 from macllm.adapters.targets import blocks, first_layer, fully_learned, scaled, select
 from macllm.nn.virtual import PLACE, prefix_place
@@ -14,7 +14,7 @@ Shapes = dict[str, tuple[int, ...]]
 def learned_shapes(spec: ModelSpec, method: AnyMethod, group: int = 64) -> Shapes:
     """By canonical name. ``group``: inputs of a quantization group, for ``qalora``.
 
-    Raises OptionError for targets that name nothing.
+    Raises OptionError for targets that name nothing, and where the model has no place for virtual tokens.
     """
     match method:
         case Method(kind="full"):
@@ -66,6 +66,7 @@ def _bottlenecks(spec: ModelSpec, method: Bottleneck) -> Shapes:
 
 
 def _virtual(spec: ModelSpec, method: Virtual) -> Shapes:
+    check_virtual(spec, method)
     if method.kind == "prompt":
         return {f"{PLACE}.embeddings": (method.tokens, spec.dim)}
     found: Shapes = {}

@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from macllm.adapters.method import MATRIX_KINDS, VIRTUAL, AnyMethod, Bottleneck, Method, Scalings, Virtual
+from macllm.adapters.method import (
+    MATRIX_KINDS,
+    TWO_FACTORS,
+    VIRTUAL,
+    AnyMethod,
+    Bottleneck,
+    Method,
+    Scalings,
+    Virtual,
+)
 from macllm.errors import OptionError
 from macllm.spec import ModelSpec
 from macllm.tune.batches import Batching
@@ -32,6 +41,12 @@ class Job:
 
 
 def method_of(settings: Mapping[str, Value]) -> AnyMethod:
+    """Raises OptionError for a setting that says nothing to the method."""
+    ratio = float(settings["loraplus_ratio"])
+    if ratio != 1 and settings["method"] not in TWO_FACTORS:
+        raise OptionError(
+            f"loraplus_ratio={ratio:g} is for methods with two factors ({', '.join(TWO_FACTORS)}); leave it at 1"
+        )
     named, layers = (str(settings["targets"]),), int(settings["num_layers"])
     match settings["method"]:
         case "ia3":

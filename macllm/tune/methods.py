@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mlx.nn.layers.base import Module
 
 from macllm.adapters.insert import insert
-from macllm.adapters.method import TWO_FACTORS, AnyMethod, Method
+from macllm.adapters.method import AnyMethod, Method
 from macllm.adapters.targets import first_layer, fully_learned, select
 from macllm.errors import OptionError
 from macllm.nn.adapted import adapt
@@ -67,16 +67,9 @@ def learning(model: Decoder) -> Attached:
 def rate_shares(names: Iterable[str], ratio: float) -> dict[str, float]:
     """LoRA+ (arXiv 2402.12354): the second factor learns ``ratio`` times as fast as the first. Shares of the rate.
 
-    ``names`` as in :class:`Attached`; those of no second factor are left out. Raises OptionError where there is none.
+    ``names`` as in :class:`Attached`; those of no second factor are left out.
     """
-    if ratio == 1:
-        return {}
-    found = {name: ratio for name in names if name.endswith(".lora_b")}
-    if not found:
-        raise OptionError(
-            f"loraplus_ratio={ratio:g} is for methods with two factors ({', '.join(TWO_FACTORS)}); leave it at 1"
-        )
-    return found
+    return {name: ratio for name in names if name.endswith(".lora_b") and ratio != 1}
 
 
 def _unfreeze(model: Decoder, spec: ModelSpec, num_layers: int) -> None:

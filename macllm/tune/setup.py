@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from macllm.adapters.method import AnyMethod
+from macllm.adapters.shapes import learned_shapes
 from macllm.errors import ConfigError, InputError, OptionError
 from macllm.spec import ModelSpec
 from macllm.tokenizer import Tokenizer
@@ -107,6 +108,7 @@ def set_up(
     date = saved.date if saved is not None else datetime.now().replace(microsecond=0).isoformat()
     objective = objective_of(settings, spec, job.base)
     method, optimizer = method_of(settings), optimizer_of(settings)
+    learned_shapes(spec, method)  # targets that name nothing are refused before anything is loaded
     tokenizer = files.tokenizer()
     data = prepare(
         job.data,

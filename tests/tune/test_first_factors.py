@@ -156,8 +156,8 @@ def test_lora_plus_lets_the_second_factor_learn_faster(ratio: float) -> None:
 def test_lora_plus_is_refused_where_there_is_no_second_factor() -> None:
     spec = wide_spec("llama")
     names = attach(random_model(spec), spec, Method("full")).names
-    assert rate_shares(names, 1.0) == {}
+    assert rate_shares(names, 16.0) == {}
     with pytest.raises(
         OptionError, match=r"^loraplus_ratio=16 is for methods with two factors \(lora, .*at 1"
     ):
-        rate_shares(names, 16.0)
+        method_of({**DEFAULTS, "method": "ia3", "loraplus_ratio": 16.0})

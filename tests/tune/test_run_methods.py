@@ -12,6 +12,7 @@ from macllm.adapters import files
 from macllm.engine.loading import load_model
 from macllm.engine.training_events import Planned, Trained, TrainStep, Validation
 from macllm.errors import OptionError
+from macllm.tune.setup import set_up
 
 SHORT: dict[str, Any] = {**QUICK, "iters": 6, "steps_per_eval": 6, "learning_rate": 0.02}
 
@@ -62,6 +63,8 @@ def test_more_virtual_tokens_are_more_parameters_and_rows_are_not_packed(tmp_pat
         assert isinstance(first, Planned)
         counts.append(first.trainable_parameters)
     assert counts[1] == 2 * counts[0]
+    with pytest.raises(OptionError, match=r"^target 'nothing' names no matrix"):
+        set_up(replace(job(tmp_path / "targets"), settings={"targets": "nothing"}))
     packed = {**SHORT, "method": "prefix", "pack": "yes"}
     with pytest.raises(
         OptionError, match=r"^pack=yes is not possible: method 'prefix' puts its tokens before"
