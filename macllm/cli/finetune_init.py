@@ -22,7 +22,7 @@ def write_recipe(args: argparse.Namespace, file: Path) -> str:
     if os.path.lexists(file):
         raise InputError(f"{file}: there is a file already; remove it, or name another one with --init FILE")
     data = Path(args.data).expanduser()
-    text = draft(args.model, _data_path(data, file), _rows(args.model, data))
+    text = draft(args.model, _data_path(data, file), _rows(args.model, data, args.keys or ""))
     partial = file.with_name(f".partial-{file.name}")
     partial.write_text(text, encoding="utf-8")
     partial.rename(file)
@@ -36,8 +36,8 @@ def _data_path(data: Path, file: Path) -> str:
     return os.path.relpath(data, file.parent)
 
 
-def _rows(model: str, data: Path) -> Rows:
-    """Every row, measured uncut. Raises InputError where one cannot be learned from."""
+def _rows(model: str, data: Path, keys: str) -> Rows:
+    """Every row, measured uncut, read under other ``keys``. Raises InputError where one cannot be learned from."""
     from macllm.hub.pull import find
     from macllm.tune.dataset import prepare, statistics
     from macllm.tune.examples import ExampleSettings
@@ -45,7 +45,8 @@ def _rows(model: str, data: Path) -> Rows:
 
     with DownloadDisplay(model) as display:
         files = open_model(find(model, display).path)
-    settings = ExampleSettings(_MOST_TOKENS, "turns", datetime.now().replace(microsecond=0).isoformat())
+    date = datetime.now().replace(microsecond=0).isoformat()
+    settings = ExampleSettings(_MOST_TOKENS, "turns", date, keys)
     with reading(data) as bar:
         found = prepare(data, files.tokenizer(), settings, progress=bar.update)
     if found.problems or found.schema is None:
@@ -55,4 +56,4 @@ def _rows(model: str, data: Path) -> Rows:
     together = 2 if found.pairs else 1
     lengths = [len(example) for example in found.train]
     longest = [max(lengths[start : start + together]) for start in range(0, len(lengths), together)]
-    return Rows(found.schema, longest, stats.supervised, stats.longest_at, files.spec.max_context)
+    return Rows(found.schema, longest, stats.supervised, stats.longest_at, files.spec.max_context, keys)

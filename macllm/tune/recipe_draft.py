@@ -27,13 +27,17 @@ _LOOKS = 10  # at the validation rows in a run
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of a data set: ``lengths`` are in tokens of the model, none of them cut; ``longest_at`` a line."""
+    """What is known of a data set: ``lengths`` are in tokens of the model, none of them cut; ``longest_at`` a line.
+
+    ``keys`` are those that it was read under.
+    """
 
     schema: Schema
     lengths: Sequence[int]
     supervised: int
     longest_at: str
     context: int  # tokens that the model can read
+    keys: str = ""
 
 
 def draft(model: str, data: str, rows: Rows) -> str:
@@ -68,6 +72,7 @@ def proposed(rows: Rows) -> dict[str, Value]:
         "batch_size": batch,
         "learning_rate": next((rate for most, rate in _RATES if steps <= most), _RATES[-1][1]),
         "steps_per_eval": max(1, _round(steps / _LOOKS)),
+        **({"keys": rows.keys} if rows.keys else {}),
     }
 
 

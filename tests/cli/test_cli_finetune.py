@@ -440,6 +440,17 @@ def test_init_writes_a_recipe_that_runs_and_never_over_a_file(
     assert file.read_text() == text
 
 
+def test_init_keeps_the_keys_that_rows_are_read_under(tmp_path: Path) -> None:
+    data, file = tmp_path / "rows.jsonl", tmp_path / "recipe.toml"
+    rows = [{"question": f"{n}?", "good": "ab", "bad": "c"} for n in range(30)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = "question=prompt,good=chosen,bad=rejected"
+    assert run(chatty.folder("endless"), "--data", data, "--keys", keys, "--init", file) == 0
+    written = read_recipe(file).settings
+    assert (written["objective"], written["keys"]) == ("dpo", keys)
+    assert run("-c", file, "--plan") == 0
+
+
 def test_several_bad_things_of_a_recipe_are_named_by_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
