@@ -52,7 +52,7 @@ class Distill(Objective):
     def refuses(self, example: Example) -> str | None:
         if not example.learned.any() and self._on_policy < 1:
             return "there is no answer to learn the teacher's distribution on; add one, or set on_policy=1"
-        return None
+        return self._sampling.refuses(example.prompt) if self._sampling is not None else None
 
     def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         """As :meth:`Objective.begin`: what is kept of the teacher, or the teacher itself."""
@@ -119,7 +119,9 @@ def distill_of(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> Di
     sampling, kept = None, None
     if on_policy:
         most = int(settings["max_completion_length"])
-        sampling = Sampling(stop_ids(files, tokenizer), most, temperature, int(settings["seed"]))
+        sampling = Sampling(
+            stop_ids(files, tokenizer), most, temperature, int(settings["seed"]), spec.max_context
+        )
     if count is not None:
         if int(count) >= vocab:
             raise OptionError(

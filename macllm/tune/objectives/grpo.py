@@ -46,10 +46,10 @@ class PolicySettings:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RolledOut(Batch):
-    """Rows of a prompt and a completion, of which the completion is learned; ``each`` (B, L) beside the ids.
+    """Rows of a prompt and a completion, of which the completion is learned.
 
-    ``old``: log p of each learned token where it was drawn; ``reference`` the same of the model without adapters.
-    ``advantages`` and ``rewards`` (B,). ``figures``: sums and counts by TRL's names.
+    ``old`` (B, L): log p of each learned token where it was drawn; ``reference`` the same of the model without
+    adapters. ``advantages`` and ``rewards`` (B,). ``figures``: sums and counts by TRL's names.
     """
 
     old: NDArray[np.float32]
@@ -80,7 +80,7 @@ class GRPO(Objective):
         self._policy = policy
 
     def refuses(self, example: Example) -> str | None:
-        return self._rewards.missing(json.loads(example.raw))
+        return self._sampling.refuses(len(example)) or self._rewards.missing(json.loads(example.raw))
 
     def ready(self, model: Decoder, batch: Batch, step: int | None) -> RolledOut:
         """Completions of the batch's prompts, judged. To look at (``step`` None), one for each prompt."""
@@ -238,6 +238,7 @@ def grpo_of(settings: Mapping[str, Value], base: Path) -> GRPO:
             int(settings["max_completion_length"]),
             float(settings["temperature"]),
             int(settings["seed"]),
+            files.spec.max_context,
         ),
         int(settings["num_generations"]),
         PolicySettings(

@@ -13,19 +13,28 @@ from macllm.tune.rollout import Completion, roll_out
 
 @dataclass(frozen=True)
 class Sampling:
-    """Answers end by one of ``stop_ids`` or after ``max_completion_length`` tokens; the run's ``seed`` draws them."""
+    """Answers end by one of ``stop_ids`` or after ``max_completion_length`` tokens; the run's ``seed`` draws them.
+
+    ``context``: tokens that the model has for prompt and answer.
+    """
 
     stop_ids: Set[int]
     max_completion_length: int
     temperature: float
     seed: int
+    context: int
+
+    def refuses(self, prompt: int) -> str | None:
+        """Why a prompt of so many tokens cannot be answered; None: it can."""
+        if prompt < self.context:
+            return None
+        return f"the prompt has {prompt} tokens, and a context of {self.context} leaves none to answer; shorten the row"
 
     def draw(
         self, model: Decoder, prompts: Sequence[NDArray[np.int32]], chance: int, copies: int = 1
     ) -> tuple[Completion, ...]:
         """``copies`` answers to each prompt (P,), by ``chance`` alone, and none beyond the model's context."""
-        room = model.spec.max_context - max(map(len, prompts))
-        limit = min(self.max_completion_length, room)
+        limit = min(self.max_completion_length, self.context - max(map(len, prompts)))
         return roll_out(
             model,
             prompts,

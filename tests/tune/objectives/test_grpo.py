@@ -53,10 +53,15 @@ class Alike(Share):
 
 
 def objective(
-    reward: Reward | None = None, generations: int = 4, most: int = 10, seed: int = 0, **policy: Any
+    reward: Reward | None = None,
+    generations: int = 4,
+    most: int = 10,
+    seed: int = 0,
+    context: int = 512,
+    **policy: Any,
 ) -> GRPO:
     rewards = WeightedRewards({"share": (reward or Share(), 1.0)})
-    sampling = Sampling(TOKENIZER.stop_ids, most, 1.0, seed)
+    sampling = Sampling(TOKENIZER.stop_ids, most, 1.0, seed, context)
     return GRPO(rewards, TOKENIZER, sampling, generations, replace(POLICY, **policy))
 
 
@@ -161,6 +166,18 @@ def test_what_is_drawn_is_laid_out_and_judged() -> None:
     assert figures["reward_std"] == pytest.approx(groups.std(1, ddof=1).mean())
     assert figures["completions/mean_length"] == pytest.approx(ready.learned.sum(1).mean())
     assert figures["frac_reward_zero_std"] == 0 and 0 <= figures["completions/clipped_ratio"] <= 1
+
+
+def test_answers_stay_within_the_context() -> None:
+    batch = batch_of("Hi")
+    prompt = int(batch.segments.sum())
+    ready = objective(context=prompt + 2).ready(model_of(), batch, 0)
+    assert ready.ids.shape[1] <= prompt + 2 and ready.learned.sum(1).max() <= 2
+    example = Example(batch.ids[0, :prompt], np.zeros(prompt, bool), "a.jsonl:1", raw='{"wanted": "a"}')
+    assert objective(context=prompt + 2).refuses(example) is None
+    assert f"has {prompt} tokens, and a context of {prompt} leaves none" in str(
+        objective(context=prompt).refuses(example)
+    )
 
 
 def test_chance_is_of_the_seed_the_step_and_the_prompts_alone() -> None:
