@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from macllm.engine.events import Done, Failed, Loading, Notice
 from macllm.engine.protocol import Train
-from macllm.engine.training_events import Planned, Sample, Saved, Trained, TrainStep, Validation
+from macllm.engine.training_events import Planned, Preparing, Sample, Saved, Trained, TrainStep, Validation
 from macllm.errors import MacllmError
 from macllm.plotting.series import Series
 
@@ -28,6 +28,7 @@ class TrainingRun:
         self.state: State = "starting"
         self.revision = 0
         self.loading: Loading | None = None
+        self.preparing: Preparing | None = None
         self.planned: Planned | None = None
         self.step: TrainStep | None = None
         self.validation: Validation | None = None
@@ -96,6 +97,8 @@ class TrainingRun:
         match event:
             case Loading():
                 self.loading = event
+            case Preparing():
+                self.preparing = event
             case Notice():
                 self.notes.append(event.message)
             case Planned():

@@ -182,6 +182,9 @@ def progress_line(run: TrainingRun, width: int) -> str:
         "failed": "Failed",
     }[run.state]
     if run.step is None:
+        if run.preparing is not None and run.planned is None:
+            share = run.preparing.done / run.preparing.total
+            return f"Looking at the answers before learning  {bar(share, 1, 20)} {100 * share:.0f} %"
         if run.loading is not None and run.planned is None and run.loading.total:
             share = run.loading.done / run.loading.total
             return f"Loading {run.loading.model}  {bar(share, 1, 20)} {100 * share:.0f} %"

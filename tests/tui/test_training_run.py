@@ -8,7 +8,7 @@ from training_player import answering, fresh, play
 from macllm.adapters import kept as adapters
 from macllm.engine.events import Machine
 from macllm.engine.protocol import ModelRef, Train
-from macllm.engine.training_events import Planned, Saved, Validation
+from macllm.engine.training_events import Planned, Preparing, Saved, Validation
 from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.screens.training_view import losses_line, memory_line, progress_line, speed_line
 from macllm_tui.training import LONGEST_STOP_S, TrainingRun
@@ -64,6 +64,15 @@ def test_a_draft_makes_the_request_it_came_from() -> None:
 def test_a_free_name_is_a_name(tmp_path: Path) -> None:
     for data in ("/a/My data (1).jsonl", "/a/b/", "…", "", "x" * 200):
         assert adapters.checked_name(free_name(data))
+
+
+def test_how_far_answers_were_looked_at_is_told_until_the_plan() -> None:
+    run = fresh()
+    run.take(Preparing(30, 120))
+    assert progress_line(run, 80).startswith("Looking at the answers before learning")
+    assert progress_line(run, 80).endswith(" 25 %")
+    run.take(Planned("b", "a", 8, 1, 60, 1, 1, 1))
+    assert "60 steps" in progress_line(run, 80)
 
 
 def test_lines_fit_what_they_are_given() -> None:
