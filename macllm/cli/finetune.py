@@ -25,6 +25,7 @@ EPILOG = """examples:
   macllm finetune --resume FOLDER                       go on where a run stopped
 
 A row of the data is a line of JSON with messages, with prompt and completion, or with text.
+Other objectives have rows of their own: docs/finetuning-objectives.md.
 ctrl+c saves and stops."""
 
 
@@ -34,7 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = "%(prog)s MODEL --data PATH [OPTIONS]"  # every option's name alone would fill a screen
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a model (see `macllm pull --help`)")
-    parser.add_argument("--data", metavar="PATH", help="a .jsonl file, or a folder with train.jsonl")
+    parser.add_argument(
+        "--data", metavar="PATH", help="a .jsonl file, a folder with train.jsonl, or org/name on Hugging Face"
+    )
     parser.add_argument(
         "--adapter-path", metavar="DIR", help="the folder to write (a free one among macllm's adapters)"
     )
