@@ -19,11 +19,11 @@ from macllm.adapters.fold import grouped
 from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
 from macllm.adapters.insert import insert
 from macllm.adapters.kept import WEIGHTS
+from macllm.adapters.learnable import matrices
 from macllm.adapters.method import AnyMethod, Method
 from macllm.adapters.names import AdapterNames
 from macllm.adapters.other_files import OTHERS, read_other, write_other
 from macllm.adapters.peft_other import read_other_peft, write_other_peft
-from macllm.adapters.targets import matrices
 from macllm.errors import CheckpointError, OptionError
 from macllm.nn.adapted import Factors, adapt
 from macllm.nn.adapted import adapters as adapters_of

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from macllm.adapters.folder import CONFIG, read_config, read_tensors, save
 from macllm.adapters.kept import WEIGHTS
-from macllm.adapters.targets import fully_learned
+from macllm.adapters.learnable import fully_learned
 from macllm.errors import CheckpointError, ConfigError
 from macllm.nn.assign import assign
 from macllm.nn.decoder import Decoder

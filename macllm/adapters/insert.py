@@ -8,8 +8,9 @@ import math
 
 import mlx.core as mx
 
+from macllm.adapters.learnable import first_layer
 from macllm.adapters.method import Bottleneck, Other, Scalings, Virtual
-from macllm.adapters.targets import blocks, first_layer, scaled
+from macllm.adapters.targets import blocks, scaled
 from macllm.errors import OptionError
 from macllm.nn.beside import learned
 from macllm.nn.bottleneck import BottleneckAdapter

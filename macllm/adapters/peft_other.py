@@ -13,11 +13,11 @@ import mlx.core as mx
 from macllm.adapters import peft
 from macllm.adapters.folder import CONFIG, read_tensors, save
 from macllm.adapters.insert import scales_inputs
+from macllm.adapters.learnable import matrices
 from macllm.adapters.method import Other, Scalings, Virtual
 from macllm.adapters.names import AdapterNames, Place
 from macllm.adapters.other_files import checked
 from macllm.adapters.shapes import learned_shapes
-from macllm.adapters.targets import matrices
 from macllm.errors import CheckpointError, ConfigError, OptionError
 from macllm.nn.adapted import Factors
 from macllm.nn.virtual import PLACE

@@ -3,8 +3,9 @@
 import math
 
 from macllm.adapters.insert import check_virtual, scales_inputs
+from macllm.adapters.learnable import first_layer, fully_learned
 from macllm.adapters.method import AnyMethod, Bottleneck, Method, Scalings, Virtual
-from macllm.adapters.targets import blocks, first_layer, fully_learned, scaled, select
+from macllm.adapters.targets import blocks, scaled, select
 from macllm.nn.virtual import PLACE, prefix_place
 from macllm.spec import Attention, ModelSpec
 

@@ -1,19 +1,13 @@
-"""What of a model learns: matrices that an adapter is put on, by names and patterns, and weights that learn in full."""
+"""What of a model has an adapter: matrices, by names and patterns."""
 
-import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from macllm.adapters.learnable import ALL, attention, first_layer, layer_of, matrices
 from macllm.adapters.method import ALL_LAYERS
 from macllm.errors import OptionError
-from macllm.spec import Attention, LatentAttention, ModelSpec, ParallelMixers, TensorSpec, TimeMix
+from macllm.spec import ModelSpec, TensorSpec
 from macllm.weights.names import Naming, hugging_face
-
-ALL = "all"
-_LAYER = re.compile(r"layers\.(\d+)\.")
-_KINDS = {"matrix", "stack", "router"}
-_AFTER = ("norm", "head")  # what a model has after its layers
-_MADE_ONCE = (".A_log", ".correction", ".activation.alpha_p", ".activation.alpha_n", ".activation.eps")
 
 
 def select(
@@ -49,7 +43,7 @@ def scaled(
     chosen = select(spec, targets, num_layers)
     if ALL not in targets and any(targets):
         return chosen
-    places = [place.removesuffix("*") for place in _attention(spec)]
+    places = [place.removesuffix("*") for place in attention(spec)]
     patterns = (*(f"{place}{end}" for place in places for end in ("k", "v")), "*.channel.*down")
     names = {each.name.removesuffix(".weight") for each in chosen}
     wanted = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
@@ -69,32 +63,14 @@ def blocks(targets: Sequence[str]) -> tuple[str, ...]:
     return tuple(block for block in known[ALL] if block in named)
 
 
-def first_layer(spec: ModelSpec, num_layers: int) -> int:
-    """The index of the first of the last ``num_layers`` layers; 0 where there are no more."""
-    return 0 if num_layers == ALL_LAYERS else max(0, len(spec.layers) - num_layers)
-
-
-def layer_of(canonical: str) -> int | None:
-    """The layer that a tensor is in; None for one outside."""
-    match = _LAYER.match(canonical)
-    return int(match[1]) if match is not None else None
-
-
 def _reached(tensor: TensorSpec, first: int) -> bool:
     layer = layer_of(tensor.name)
     return layer is None or layer >= first
 
 
-def matrices(spec: ModelSpec) -> Iterator[TensorSpec]:
-    """What may have an adapter: the matrices, stacks and routers of the layers, and the head."""
-    for tensor in spec.tensors():
-        if tensor.kind in _KINDS and (layer_of(tensor.name) is not None or tensor.name == "head.weight"):
-            yield tensor
-
-
 def _named(spec: ModelSpec, pattern: str) -> set[str]:
     """The tensors of the whole model that one pattern names."""
-    blocks = {"attention": _attention(spec), "mlp": ("*.channel.*",)}
+    blocks = {"attention": attention(spec), "mlp": ("*.channel.*",)}
     naming = hugging_face(spec)
     found = set()
     for tensor in matrices(spec):
@@ -114,46 +90,9 @@ def _named(spec: ModelSpec, pattern: str) -> set[str]:
     return found
 
 
-def _attention(spec: ModelSpec) -> tuple[str, ...]:
-    """Patterns for what is inside attention, whose layers may have other mixers beside it."""
-    found = []
-    for index, layer in enumerate(spec.layers):
-        if isinstance(layer.mixer, ParallelMixers):
-            parts = [name for name, one in layer.mixer.mixers if isinstance(one, Attention | LatentAttention)]
-            found += [f"layers.{index}.mixer.{name}.*" for name in parts]
-        elif isinstance(layer.mixer, Attention | LatentAttention):
-            found.append(f"layers.{index}.mixer.*")
-    return tuple(found)
-
-
 def _ends(name: str, naming: Naming) -> Iterator[str]:
     """A matrix's names, whole and from every dot on."""
     stored = naming.stored(f"{name}.weight")
     for whole in (name, *(each.removesuffix(".weight") for each in stored)):
         words = whole.split(".")
         yield from (".".join(words[start:]) for start in range(len(words)))
-
-
-def fully_learned(spec: ModelSpec, num_layers: int = ALL_LAYERS) -> set[str]:
-    """The tensors that ``full`` on the last ``num_layers`` lets learn: those and what comes after them, or all.
-
-    None that no gradient reaches: experts' corrections, which only choose, and vectors that a block computes with in
-    a form made of them once, when it is built (decays of recurrences, most of RWKV's).
-    """
-    first = first_layer(spec, num_layers)
-    found = set()
-    for tensor in spec.tensors():
-        layer = layer_of(tensor.name)
-        inside = layer >= first if layer is not None else tensor.name.split(".")[0] in _AFTER
-        if (first == 0 or inside) and not _made_once(spec, tensor, layer):
-            found.add(tensor.name)
-    return found
-
-
-def _made_once(spec: ModelSpec, tensor: TensorSpec, layer: int | None) -> bool:
-    if layer is None:
-        return False
-    if tensor.name.endswith(_MADE_ONCE):
-        return True
-    in_mixer = tensor.name.startswith(f"layers.{layer}.mixer.") and not tensor.name.endswith("_up.bias")
-    return isinstance(spec.layers[layer].mixer, TimeMix) and in_mixer and not tensor.quantizable

@@ -2,8 +2,9 @@
 
 import math
 
+from macllm.adapters.learnable import fully_learned
 from macllm.adapters.method import AnyMethod, Method
-from macllm.adapters.targets import fully_learned, select
+from macllm.adapters.targets import select
 from macllm.spec import ModelSpec
 
 COUNTED = ("lora", "qlora", "rslora", "dora", "pissa", "full")

@@ -70,7 +70,8 @@ def optimizer_of(settings: Mapping[str, Value]) -> OptimizerSpec:
     """Raises OptionError for a number that the optimizer does not take."""
     name = next(name for name in OPTIMIZERS if name == settings["optimizer"])
     clip, decay = float(settings["clip"]), settings.get("weight_decay")
-    return OptimizerSpec(name, clip or None, None if decay is None else float(decay))
+    bits = int(settings["optimizer_bits"])
+    return OptimizerSpec(name, clip or None, None if decay is None else float(decay), bits=bits)
 
 
 def schedule_of(settings: Mapping[str, Value], steps: int) -> Schedule:

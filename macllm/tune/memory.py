@@ -1,16 +1,17 @@
 """What a fine-tuning run will take of memory, before anything is loaded, and what would make it fit."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from macllm import sizes
-from macllm.adapters.method import ALL_LAYERS
-from macllm.errors import ConfigError, MacllmError
+from macllm.errors import ConfigError, MacllmError, OptionError
 from macllm.families import spec_from_config
 from macllm.spec import ModelSpec
+from macllm.tune.objectives.kinds import KINDS
+from macllm.tune.peak import Device, Rows, Run, held_weights
 from macllm.tune.settings import Value
 from macllm.units import size
 
@@ -21,6 +22,8 @@ _USUAL_TOKENS = 2048
 # Where only the size of the files is known: of a usual model, the part that grows with tokens and the part that
 # does not, each as a share of the weights and bytes on top.
 _GROWING, _FIXED = (0.3, 300_000_000), (0.05, 200_000_000)
+_AMOUNT = re.compile(r"(\d+(?:[.,]\d+)?) *(k|m|g|t)(i?)b?", re.IGNORECASE)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @dataclass(frozen=True)
@@ -63,30 +66,67 @@ def read_base(path: Path) -> Base:
         raise ConfigError(f"{config}: this is not valid JSON; download the model again") from None
 
 
-def needed_bytes(base: Base, settings: Mapping[str, Value]) -> int:
-    """Peak bytes of a run: ``batch_size`` rows of ``max_seq_length`` tokens through the base and its adapter."""
-    tokens = int(settings["batch_size"]) * int(settings["max_seq_length"])
+def parse_memory(text: str) -> int:
+    """Bytes of what a person wrote: ``12GB``, ``800 MB``, ``1.5 GiB``. Raises OptionError."""
+    found = _AMOUNT.fullmatch(text.strip())
+    amount = float(found[1].replace(",", ".")) if found is not None else 0.0
+    if found is None or amount <= 0:
+        raise OptionError(f"memory={text!r} is not possible (expected an amount such as 12GB or 800MB)")
+    return int(amount * (1024 if found[3] else 1000) ** _POWERS[found[2].lower()])
+
+
+def limit_of(settings: Mapping[str, Value], machine: int) -> int:
+    """What may be taken: ``memory`` of the settings, or what models may take on the machine, if that is less."""
+    stated = settings.get("memory")
+    if stated is None:
+        return machine
+    return min(parse_memory(str(stated)), machine) if machine > 0 else parse_memory(str(stated))
+
+
+def usual_rows(settings: Mapping[str, Value]) -> Rows:
+    """Rows as long as they may be, and where two answers are compared, two for each."""
+    length = int(settings["max_seq_length"])
+    pairs = KINDS[str(settings["objective"])].schemas == ("preference",)
+    return Rows(int(settings["batch_size"]) * (2 if pairs else 1), length, length)
+
+
+def needed_bytes(
+    base: Base,
+    settings: Mapping[str, Value],
+    limit: int = 0,
+    device: Device | None = None,
+    rows: Rows | None = None,
+) -> int:
+    """Peak bytes of a run: ``rows`` (the longest possible) through the base and what learns beside it.
+
+    ``limit`` decides on CPU whether packed weights are expanded. ``device``: this machine's usual one.
+    """
+    rows = rows if rows is not None else usual_rows(settings)
     if base.spec is None:
         growing, fixed = (int(share * base.weight_bytes) + plus for share, plus in (_GROWING, _FIXED))
         kept = 1 if settings["grad_checkpoint"] else 3
-        return base.weight_bytes + fixed + growing * kept * tokens // _USUAL_TOKENS
-    total = sizes.trainable_memory(base.spec, base.weight_bytes, tokens, int(settings["rank"]))
-    if settings["grad_checkpoint"]:
-        return total
-    return total + _kept_activations(base.spec, tokens, int(settings["num_layers"]))
+        return base.weight_bytes + fixed + growing * kept * rows.tokens // _USUAL_TOKENS
+    device = device if device is not None else Device.here()
+    weights, packed = held_weights(base.spec, base.weight_bytes, limit, device)
+    return Run(base.spec, weights, packed, settings, device).peak(rows).total
 
 
-def estimate(base: Base, settings: Mapping[str, Value], limit: int) -> Estimate:
-    """The run against what models may take here; ``limit`` 0 where the machine is not known yet."""
-    needed = needed_bytes(base, settings)
+def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Device | None = None) -> Estimate:
+    """The run as it is set against what models may take here; ``limit`` 0 where the machine is not known yet.
+
+    Raises OptionError for settings that cannot be.
+    """
+    limit = limit_of(settings, limit)
+    needed = needed_bytes(base, settings, limit, device)
     about = "about " if base.spec is None else ""
     alone = f" ({base.why_no_spec})" if base.spec is None else ""
     if limit <= 0:
         return Estimate("unknown", needed, 0, f"Training takes {about}{size(needed)}{alone}.", {})
-    takes = f"training takes {about}{size(needed)}, and models may take {size(limit)} here{alone}"
+    whose = "here" if settings.get("memory") is None else "by memory"
+    takes = f"training takes {about}{size(needed)}, and models may take {size(limit)} {whose}{alone}"
     if needed <= TIGHT_SHARE * limit:
         return Estimate("fits", needed, limit, f"Fits: {takes}.", {})
-    remedy = _remedy(base, settings, limit if needed > limit else int(TIGHT_SHARE * limit))
+    remedy = _remedy(base, settings, limit if needed > limit else int(TIGHT_SHARE * limit), device)
     told = ", ".join(f"{name} {_told(value)}" for name, value in remedy.items())
     if needed <= limit:
         more = f" More room: {told}." if remedy else ""
@@ -95,32 +135,43 @@ def estimate(base: Base, settings: Mapping[str, Value], limit: int) -> Estimate:
     return Estimate("too big", needed, limit, f"Does not fit: {takes}. {more}", remedy)
 
 
-def _kept_activations(spec: ModelSpec, tokens: int, num_layers: int) -> int:
-    """Bytes of the activations of the layers that gradients pass, all but the one counted already."""
-    count = len(spec.layers) if num_layers == ALL_LAYERS else min(num_layers, len(spec.layers))
-    kept = spec.layers[len(spec.layers) - count :]
-    values = [sum(layer.working_values) + spec.dim * 4 for layer in kept]
-    return (sum(values) - max(values)) * tokens * 4
-
-
-def _remedy(base: Base, settings: Mapping[str, Value], limit: int) -> Mapping[str, Value]:
-    """The smallest change that fits: checkpointing, then fewer rows at once, then shorter rows."""
-    changed = dict(settings)
-    found: dict[str, Value] = {}
-
-    def change(name: str, value: Value) -> bool:
-        changed[name] = found[name] = value
-        return needed_bytes(base, changed) <= limit
-
-    if not settings["grad_checkpoint"] and change("grad_checkpoint", True):
-        return found
-    while int(changed["batch_size"]) > 1:
-        if change("batch_size", int(changed["batch_size"]) // 2):
-            return found
+def _remedy(
+    base: Base, settings: Mapping[str, Value], limit: int, device: Device | None
+) -> Mapping[str, Value]:
+    """The change of least cost that fits: the step as it is by other means, and then shorter rows."""
+    changes: dict[str, Value] = {}
+    for changed in cheaper(settings, frozenset()):
+        changes = {name: changed[name] for name in changed if changed[name] != settings[name]}
+        if needed_bytes(base, changed, limit, device) <= limit:
+            return changes
+    changed = {**settings, **changes}
     while int(changed["max_seq_length"]) > 256:
-        if change("max_seq_length", int(changed["max_seq_length"]) // 2):
-            return found
+        changed["max_seq_length"] = int(changed["max_seq_length"]) // 2
+        if needed_bytes(base, changed, limit, device) <= limit:
+            return {**changes, "max_seq_length": changed["max_seq_length"]}
     return {}
+
+
+def cheaper(settings: Mapping[str, Value], fixed: frozenset[str]) -> list[dict[str, Value]]:
+    """The settings with ever less memory and the same steps, in the order of what it costs; none of ``fixed`` changes.
+
+    Activations computed twice cost a third of the time. Fewer rows at once, whose batches are accumulated, cost as
+    much as the machine was quicker with many. Averages in 8 bits are less exact.
+    """
+    found: list[dict[str, Value]] = []
+    now = dict(settings)
+    if not now["grad_checkpoint"] and "grad_checkpoint" not in fixed:
+        now = {**now, "grad_checkpoint": True}
+        found.append(now)
+    rows, batches = int(now["batch_size"]), int(now["grad_accumulation_steps"])
+    for fewer in range(rows - 1, 0, -1):
+        if rows % fewer == 0:
+            now = {**now, "batch_size": fewer, "grad_accumulation_steps": batches * (rows // fewer)}
+            found.append(now)
+    packable = now["optimizer"] != "adafactor" and now["optimizer_bits"] != "8"
+    if packable and "optimizer_bits" not in fixed:
+        found.append({**now, "optimizer_bits": "8"})
+    return found
 
 
 def _told(value: Value) -> str:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from mlx.nn.layers.base import Module
 
 from macllm.adapters.insert import insert
+from macllm.adapters.learnable import first_layer, fully_learned
 from macllm.adapters.method import AnyMethod, Method
-from macllm.adapters.targets import first_layer, fully_learned, select
+from macllm.adapters.targets import select
 from macllm.errors import OptionError
 from macllm.nn.adapted import adapt
 from macllm.nn.beside import restore

@@ -4,14 +4,15 @@ All arithmetic is in float32, whatever the weights are kept in.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import mlx.core as mx
 from mlx import optimizers as mlx_optimizers
 
 from macllm.errors import CheckpointError, OptionError
+from macllm.tune.eight_bits import EightBits
 from macllm.tune.settings import OPTIMIZERS, OptimizerName
 
 _TAKES: Mapping[OptimizerName, tuple[str, ...]] = {
@@ -22,6 +23,7 @@ _TAKES: Mapping[OptimizerName, tuple[str, ...]] = {
     "lion": ("betas", "weight_decay"),
     "muon": ("momentum", "weight_decay"),
 }
+BITS = (32, 8)  # of an average
 # What Muon's author gives AdamW beside it, 3e-4 to 0.02 (github.com/KellerJordan/Muon).
 _BESIDE_MUON = 0.015
 _OUTSIDE_MUON = ("embed", "positions", "head")  # tables and the head are no hidden layers
@@ -33,7 +35,8 @@ class OptimizerSpec:
     """An optimizer and its numbers; None is the default of MLX's own. ``clip`` bounds the gradient's global norm.
 
     Adam and AdamW correct the bias of their averages as their papers do. Adafactor takes the given rate and no one
-    of its own. Muon moves the matrices inside layers; AdamW moves the rest, at 0.015 of the rate.
+    of its own. Muon moves the matrices inside layers; AdamW moves the rest, at 0.015 of the rate. ``bits`` are those
+    that averages are kept in: 32, or 8 (:mod:`macllm.tune.eight_bits`).
     """
 
     name: OptimizerName = "adamw"
@@ -42,6 +45,7 @@ class OptimizerSpec:
     betas: tuple[float, float] | None = None
     eps: float | None = None
     momentum: float | None = None
+    bits: int = 32
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -50,9 +54,16 @@ class OptimizerSpec:
             )
         if self.clip is not None and not self.clip > 0:
             raise OptionError(f"clip {self.clip:g} would stop all learning (expected a number above 0)")
+        if self.bits not in BITS:
+            raise OptionError(f"optimizer_bits={self.bits} is not possible (expected 32 or 8)")
+        if self.bits == 8 and self.name == "adafactor":
+            raise OptionError(
+                "optimizer_bits=8 is not possible with adafactor, which keeps a row and a column of each matrix; "
+                "leave it out"
+            )
         for each in fields(self)[2:]:
             value = getattr(self, each.name)
-            if value is None:
+            if value is None or each.name == "bits":
                 continue
             if each.name not in _TAKES[self.name]:
                 raise OptionError(
@@ -98,7 +109,7 @@ class Optimizer:
             share = (shares or {}).get(name, 1.0) * (_BESIDE_MUON if beside else 1.0)
             members.setdefault((beside, share), []).append(name)
         self._groups = [
-            _Group(_made(OptimizerSpec("adamw") if beside else spec), share, tuple(names))
+            _Group(_made(OptimizerSpec("adamw", bits=spec.bits) if beside else spec), share, tuple(names))
             for (beside, share), names in members.items()
         ]
         for group in self._groups:
@@ -109,11 +120,13 @@ class Optimizer:
         """Updates so far."""
         return int(self._groups[0].optimizer.step.item()) if self._groups else 0
 
-    def clipped(self, gradients: Mapping[str, mx.array]) -> tuple[dict[str, mx.array], mx.array]:
-        """Gradients scaled so that their global norm is at most ``spec.clip``, and the norm that they had."""
+    def clipped(
+        self, gradients: Mapping[str, mx.array], count: int = 1
+    ) -> tuple[Mapping[str, mx.array], mx.array]:
+        """Means of gradients summed over ``count``, their global norm at most ``spec.clip``; and the norm they had."""
+        norm = mx.sqrt(sum((mx.square(one / count).sum() for one in gradients.values()), mx.array(0.0)))
         bound = self.spec.clip if self.spec.clip is not None else math.inf
-        found, norm = mlx_optimizers.clip_grad_norm(dict(gradients), bound)
-        return found, norm
+        return _Divided(gradients, count * mx.maximum((norm + 1e-6) / bound, 1.0)), norm
 
     def update(
         self, parameters: Mapping[str, mx.array], gradients: Mapping[str, mx.array], rate: float
@@ -122,10 +135,12 @@ class Optimizer:
         moved: dict[str, mx.array] = {}
         for group in self._groups:
             group.optimizer.learning_rate = rate * group.share
-            moved |= group.optimizer.apply_gradients(
-                {name: gradients[name].astype(mx.float32) for name in group.names},
-                {name: parameters[name].astype(mx.float32) for name in group.names},
-            )
+            own = {name: parameters[name].astype(mx.float32) for name in group.names}
+            if not isinstance(group.optimizer, EightBits):
+                gradients_now = {name: gradients[name].astype(mx.float32) for name in group.names}
+                moved |= group.optimizer.apply_gradients(gradients_now, own)
+            else:  # which takes one after the other
+                moved |= group.optimizer.apply_gradients(gradients, own)
         return {name: moved[name].astype(parameter.dtype) for name, parameter in parameters.items()}
 
     def state(self) -> dict[str, mx.array]:
@@ -162,12 +177,31 @@ class Optimizer:
                 }
 
 
+class _Divided(Mapping[str, mx.array]):
+    """Arrays divided when they are asked for: a second set of all of them need not be in memory."""
+
+    def __init__(self, arrays: Mapping[str, mx.array], divisor: mx.array) -> None:
+        self._arrays, self._divisor = arrays, divisor
+
+    def __getitem__(self, name: str) -> mx.array:
+        return self._arrays[name] / self._divisor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
 def _for_muon(name: str, parameter: mx.array) -> bool:
     return parameter.ndim == 2 and name.partition(".")[0] not in _OUTSIDE_MUON
 
 
 def _made(spec: OptimizerSpec) -> Any:
-    """MLX's optimizer; its rate is set before every update."""
+    """MLX's optimizer, or one whose averages are packed; its rate is set before every update."""
+    if spec.bits == 8:
+        positive = frozenset({"v"}) if spec.name in ("adam", "adamw") else frozenset[str]()
+        return EightBits(_made(replace(spec, bits=32)), positive)
     numbers = spec.numbers
     match spec.name:
         case "adamw":

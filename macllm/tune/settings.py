@@ -262,6 +262,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("learning_rate", 1e-5, "how far one step goes", 0, 1, above=True),
     Setting("optimizer", "adamw", "rule of the steps", choices=OPTIMIZERS, form=False),
     Setting(
+        "optimizer_bits",
+        "32",
+        "bits of what the optimizer remembers of each weight; 8 save memory where many weights learn",
+        choices=("32", "8"),
+        form=False,
+    ),
+    Setting(
         "weight_decay",
         None,
         "how strongly weights are drawn to zero (default: the optimizer's own)",

@@ -64,7 +64,7 @@ def apply(
     if not count:
         return Outcome(math.nan, 0.0, 0, False, "no token of the step is supervised")
     mean = total / count
-    clipped, found = optimizer.clipped({name: summed / count for name, summed in gradients.items()})
+    clipped, found = optimizer.clipped(gradients, count)
     norm = number(found)
     for name, value in (("loss", mean), ("gradient", norm)):
         if not math.isfinite(value):

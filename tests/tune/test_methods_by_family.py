@@ -8,8 +8,8 @@ from mlx.utils import tree_flatten
 from tiny import config_of, first_variants
 
 from macllm import sizes
+from macllm.adapters.learnable import fully_learned
 from macllm.adapters.method import Method
-from macllm.adapters.targets import fully_learned
 from macllm.families import spec_from_config
 from macllm.nn.decoder import Decoder
 from macllm.tune.methods import attach

@@ -1,29 +1,18 @@
 """Settings of a run: mlx-lm's names, what is written is what is read, and what fits is known before it starts."""
 
 import ast
-import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from macllm import sizes
 from macllm.adapters import kept as adapters
 from macllm.adapters.method import ALL_LAYERS
-from macllm.errors import ConfigError, InputError, OptionError
-from macllm.families import spec_from_config
-from macllm.fit import bytes_by_precision
-from macllm.tune.memory import Base, estimate, needed_bytes, read_base
+from macllm.errors import InputError, OptionError
 from macllm.tune.settings import BY_NAME, DEFAULTS, SETTINGS, checked, epochs, steps
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LIGHT = {**DEFAULTS, "batch_size": 1, "grad_checkpoint": True}
-
-
-def base(name: str, precision: str = "4") -> Base:
-    spec = spec_from_config(json.loads((CONFIGS / f"{name}.json").read_text()))
-    return Base(bytes_by_precision(spec)[precision], spec)
 
 
 def test_names_and_defaults_are_mlx_lms_where_it_has_them() -> None:
@@ -107,70 +96,6 @@ def test_what_is_given_goes_over_the_defaults_and_a_wrong_name_is_refused() -> N
         checked({"learn_rate": 1})
     with pytest.raises(OptionError, match="rank='0' is not possible"):
         checked({"rank": 0})
-
-
-def test_with_checkpointing_it_is_what_explain_states() -> None:
-    model = base("qwen3-0.6b")
-    assert model.spec is not None
-    assert needed_bytes(model, LIGHT) == sizes.trainable_memory(model.spec, model.weight_bytes)
-
-
-@pytest.mark.parametrize("name", ["smollm2-135m", "qwen3-8b", "gemma-3-1b-it"])
-def test_more_of_anything_takes_more(name: str) -> None:
-    model = base(name)
-    least = needed_bytes(model, LIGHT)
-    for change in ({"batch_size": 2}, {"rank": 64}, {"max_seq_length": 4096}, {"grad_checkpoint": False}):
-        assert needed_bytes(model, {**LIGHT, **change}) > least, change
-    kept = {**LIGHT, "grad_checkpoint": False}
-    assert needed_bytes(model, {**kept, "num_layers": 4}) < needed_bytes(model, kept)
-
-
-def test_an_8b_qlora_fits_a_mac_of_16_gb_and_says_how() -> None:
-    model, limit = base("qwen3-8b"), int(16 * 2**30 * 2 / 3)
-    found = estimate(model, DEFAULTS, limit)
-    assert (
-        found.verdict == "too big"
-        and found.remedy
-        and "It would fit with grad_checkpoint on" in found.sentence
-    )
-    assert needed_bytes(model, {**DEFAULTS, **found.remedy}) <= limit
-    assert estimate(model, {**DEFAULTS, **found.remedy}, limit).verdict in ("fits", "tight")
-    assert estimate(model, LIGHT, limit).verdict == "fits"
-
-
-def test_what_nothing_makes_fit_says_so() -> None:
-    found = estimate(base("qwen3-8b", "16"), DEFAULTS, 8 * 10**9)
-    assert found.verdict == "too big" and not found.remedy and "Choose a smaller base" in found.sentence
-
-
-def test_without_a_machine_or_a_spec_it_says_what_it_knows() -> None:
-    assert estimate(base("qwen3-8b"), LIGHT, 0).verdict == "unknown"
-    known, guessed = (
-        base("qwen3-0.6b"),
-        Base(base("qwen3-0.6b").weight_bytes, None, "a GGUF file, by its size"),
-    )
-    ratio = needed_bytes(guessed, LIGHT) / needed_bytes(known, LIGHT)
-    assert 0.5 < ratio < 2
-    assert "about" in estimate(guessed, LIGHT, 10**11).sentence
-
-
-def test_a_base_is_read_from_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no weights in this folder"):
-        read_base(tmp_path)
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        os.truncate(file.fileno(), 5000)
-    config = tmp_path / "config.json"
-    config.write_text((CONFIGS / "qwen3-0.6b.json").read_text())
-    found = read_base(tmp_path)
-    assert found.weight_bytes == 5000 and found.spec is not None and found.spec.family == "qwen3"
-    config.write_text('{"model_type": "mamba"}')
-    assert read_base(tmp_path).spec is None
-    config.write_text("{")
-    with pytest.raises(ConfigError, match="not valid JSON"):
-        read_base(tmp_path)
-    gguf = tmp_path / "m.gguf"
-    gguf.write_bytes(b"GGUF")
-    assert read_base(gguf).weight_bytes == 4
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "..", ".hidden", "a b", "x" * 65, "ä", "end."])
