@@ -59,6 +59,7 @@ class FineTuneScreen(Screen[None]):
         self._choose_model = choose_model
         self._keep = keep
         self._chat = chat
+        self._shown: FineTuneForm | TrainingView | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("Fine-tune", id="finetune-title", markup=False)
@@ -74,12 +75,12 @@ class FineTuneScreen(Screen[None]):
     @property
     def form(self) -> FineTuneForm | None:
         """The form, where it is shown."""
-        return next(iter(self.query(FineTuneForm)), None)
+        return self._shown if isinstance(self._shown, FineTuneForm) else None
 
     @property
     def view(self) -> TrainingView | None:
         """The view of the run, where it is shown."""
-        return next(iter(self.query(TrainingView)), None)
+        return self._shown if isinstance(self._shown, TrainingView) else None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only what can be done now has a key."""
@@ -194,10 +195,15 @@ class FineTuneScreen(Screen[None]):
 
     async def _show_form(self) -> None:
         self._title("Fine-tune")
+        await self._put(FineTuneForm(self._draft, self._limit, self._choose_model))
+        self.refresh_bindings()
+
+    async def _put(self, shown: FineTuneForm | TrainingView) -> None:
+        self._shown = None
         place = self.query_one(Container)
         await place.remove_children()
-        await place.mount(FineTuneForm(self._draft, self._limit, self._choose_model))
-        self.refresh_bindings()
+        await place.mount(shown)
+        self._shown = shown
 
     async def _show_run(self, run: TrainingRun) -> None:
         self._title(f"Fine-tune  {run.request.adapter} on {run.request.model.name}")
@@ -205,9 +211,7 @@ class FineTuneScreen(Screen[None]):
         if view is not None:
             view.show(run)
         else:
-            place = self.query_one(Container)
-            await place.remove_children()
-            await place.mount(TrainingView(run))
+            await self._put(TrainingView(run))
         self.query_one(Samples).focus()
         self.refresh_bindings()
 

@@ -64,6 +64,7 @@ class FineTuneForm(Horizontal):
         self.report: DataReport | None = None
         self.estimate: Estimate | None = None
         self._read: Base | None = None
+        self._fields: tuple[Field, ...] = ()
         self._limit = limit
         self._choose_model = choose_model
         self._named_by_hand = bool(draft.adapter)
@@ -92,6 +93,7 @@ class FineTuneForm(Horizontal):
                 yield Button("Resume", id="finetune-resume", compact=True)
 
     def on_mount(self) -> None:
+        self._fields = tuple(self.query(Field))
         self.query_one("#field-data", Field).content.focus()
         self._label_further()
         self.look()
@@ -153,7 +155,7 @@ class FineTuneForm(Horizontal):
 
     def focused_field(self) -> str:
         """The key of the field with the focus."""
-        return next((field.key for field in self.query(Field) if field.content.has_focus), "")
+        return next((field.key for field in self._fields if field.content.has_focus), "")
 
     def _with(self, field: Field) -> Draft:
         if field.key == "data":
@@ -291,7 +293,7 @@ class FineTuneForm(Horizontal):
         """Each field says what is wrong with it; one that is still empty is not yet wrong."""
         found, unused = self.problems(), self.draft.unused(self.report)
         foreign = self.draft.foreign
-        for field in self.query(Field):
+        for field in self._fields:
             field.display = field.key not in foreign
             told = found.get(field.key, "")
             if told and not field.value.strip():
@@ -302,8 +304,10 @@ class FineTuneForm(Horizontal):
         packable = self._read is None or self._read.spec is None or self._read.spec.unpackable is None
         summary = self.draft.summary(self.report, packable) if known and self.report is not None else ""
         self.query_one("#finetune-summary", Static).update(summary)
-        self.query_one("#finetune-resume", Button).display = self.resumable
-        self.screen.refresh_bindings()
+        resume = self.query_one("#finetune-resume", Button)
+        if resume.display != self.resumable:  # each key would make the footer anew
+            resume.display = self.resumable
+            self.screen.refresh_bindings()
 
     @property
     def resumable(self) -> bool:
