@@ -9,8 +9,8 @@ _GROUPS: tuple[tuple[str, str], ...] = (
     ),
     (
         "steps",
-        "epochs iters batch_size grad_accumulation_steps learning_rate schedule warmup optimizer weight_decay clip"
-        " seed",
+        "epochs iters batch_size grad_accumulation_steps learning_rate schedule warmup optimizer optimizer_bits"
+        " weight_decay clip seed",
     ),
     ("memory", "max_seq_length pack grad_checkpoint memory"),
     ("looks and saves", "steps_per_eval samples early_stop save_every"),
