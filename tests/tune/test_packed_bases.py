@@ -23,10 +23,9 @@ PACKINGS = [
     Quantization(4, 64),
     Quantization(8, 32),
     Quantization(4, 32, "mxfp4"),
-    Quantization(8, 32, "mxfp8"),
     Quantization(4, 16, "nvfp4"),
     Quantization(4, 64, "nf4"),
-    *(Quantization(BLOCKS[kind].bits, 32, kind) for kind in ("q8_0", "q5_1", "q4_0")),
+    *(Quantization(BLOCKS[kind].bits, 32, kind) for kind in ("q8_0", "q4_0")),
 ]
 
 
@@ -48,7 +47,7 @@ def loss(model: Decoder) -> tuple[mx.array, int]:
 
 @pytest.mark.parametrize(
     ("variant", "q"),
-    [("llama", q) for q in PACKINGS] + [("qwen3-moe", q) for q in PACKINGS if q.mode in ("affine", "nf4")],
+    [("llama", q) for q in PACKINGS] + [("qwen3-moe", q) for q in PACKINGS if q.mode == "nf4"],
     ids=lambda one: one if isinstance(one, str) else one.mode + str(one.bits),
 )
 def test_gradients_are_those_of_the_dequantized_matrices_and_the_loss_goes_down(
