@@ -20,6 +20,7 @@ from macllm.nn.adapted import Factors, plain
 from macllm.nn.stored import Dense, Packed, Stored
 from macllm.quantization import Quantization
 from macllm.weights.operations import Relation
+from macllm.weights.refit import refit, refits
 from macllm.weights.source import Source, rows_at_once
 
 
@@ -118,14 +119,10 @@ class FusedSource(Source):
             span = slice(start, start + step)
             old, want = original.rows(span), wanted[span]
             base = plain(old)
-            if folded is not None:
-                new = self._formed(name, folded.rows(span), packing)
-            else:
-                new = self._formed(name, Dense(want), packing)
-                if isinstance(old, Packed) and isinstance(new, Packed) and old.quantization == packing:
-                    kept = self._formed(name, old, packing)
-                    assert isinstance(kept, Packed)
-                    new = _only_where(mx.any(want != base, axis=-1, keepdims=True), new, kept)
+            new = self._formed(name, folded.rows(span) if folded is not None else Dense(want), packing)
+            kept = self._formed(name, old, packing) if folded is None else None
+            if isinstance(old, Packed) and isinstance(new, Packed) and isinstance(kept, Packed):
+                new = _moved(old, want, base, new, kept)
             mx.eval(new.arrays())
             yield start, new, base, want
 
@@ -172,10 +169,19 @@ def _dense(target: Relation, values: Mapping[str, mx.array]) -> mx.array:
     return whole.array.astype(mx.float32)
 
 
+def _moved(old: Packed, wanted: mx.array, base: mx.array, fresh: Packed, kept: Packed) -> Packed:
+    """``fresh``, closer to what is wanted where the old grid allows it, with rows that did not change as they were."""
+    if old.quantization != fresh.quantization:
+        return fresh
+    moved = mx.any(wanted != base, axis=-1, keepdims=True)
+    if fresh.quantization.mode == "nf4":  # rows share scales of scales
+        return fresh if moved.any().item() else kept
+    found = refit(kept, wanted, fresh) if refits(kept) and refits(fresh) else fresh
+    return _only_where(moved, found, kept)
+
+
 def _only_where(moved: mx.array, new: Packed, old: Packed) -> Packed:
-    """``new`` in the rows that ``moved`` (..., 1), else ``old``; both packed the same way."""
-    if new.quantization.mode == "nf4":  # rows share scales of scales
-        return new if moved.any().item() else old
+    """``new`` in the rows that ``moved`` (..., 1), else ``old``."""
 
     def chosen(ours: mx.array | None, theirs: mx.array | None) -> mx.array | None:
         return mx.where(moved, ours, theirs) if ours is not None and theirs is not None else None

@@ -95,6 +95,16 @@ def test_the_cosine_is_that_of_the_wanted_and_the_real_change(packed: Path, tmp_
     assert found.cosine < 0.5
 
 
+def test_forced_into_four_bits_every_matrix_is_nearer_than_the_base_s(packed: Path, tmp_path: Path) -> None:
+    random_adapters.written(packed, tmp_path / "adapter", strength=0.05)
+    fuse(packed, tmp_path / "adapter", tmp_path / "out", force=True)
+    before, after = (dict(decoder(folder).tensors()) for folder in (packed, tmp_path / "out"))
+    for name, one in read(tmp_path / "adapter", open_model(packed).spec).factors.items():
+        base, found = (plain(stored[f"{name}.weight"]) for stored in (before, after))
+        delta = one.scale * (one.a @ one.b).T
+        assert mx.linalg.norm(found - base - delta).item() < mx.linalg.norm(delta).item()
+
+
 def test_a_tally_of_parts_is_that_of_the_whole() -> None:
     base, wanted, real = (mx.random.normal((6, 8), key=mx.random.key(seed)) for seed in range(3))
     parts, whole = Tally(), Tally()
