@@ -195,7 +195,7 @@ class FineTuneScreen(Screen[None]):
 
     async def _show_form(self) -> None:
         self._title("Fine-tune")
-        await self._put(FineTuneForm(self._draft, self._limit, self._choose_model))
+        await self._put(FineTuneForm(self._draft, lambda: self._engine.machine, self._choose_model))
         self.refresh_bindings()
 
     async def _put(self, shown: FineTuneForm | TrainingView) -> None:
@@ -217,7 +217,3 @@ class FineTuneScreen(Screen[None]):
 
     def _title(self, text: str) -> None:
         self.query_one("#finetune-title", Static).update(text)
-
-    def _limit(self) -> int:
-        machine = self._engine.machine
-        return machine.memory_limit_bytes if machine is not None else 0

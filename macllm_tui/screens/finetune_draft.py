@@ -10,6 +10,7 @@ from macllm.adapters.method import VIRTUAL
 from macllm.engine.protocol import ModelRef, Train
 from macllm.errors import InputError
 from macllm.tune.keys import parse as parse_keys
+from macllm.tune.memory import parse_memory
 from macllm.tune.objectives.kinds import KINDS, SPECIAL, refuse_rows
 from macllm.tune.rows import DataReport
 from macllm.tune.settings import BY_NAME, SETTINGS, Value, epochs, steps
@@ -74,10 +75,12 @@ class Draft:
                 setting.parse(self.texts[setting.name])
             except InputError as error:
                 found[setting.name] = _sentence(str(error))
-        try:
-            parse_keys(self.texts["keys"])
-        except InputError as error:
-            found["keys"] = _sentence(str(error))
+        for name, parse in (("keys", parse_keys), ("memory", parse_memory)):
+            try:
+                if self.texts[name].strip():
+                    parse(self.texts[name])
+            except InputError as error:
+                found[name] = _sentence(str(error))
         try:
             if report is not None and report.good and report.schema is not None:
                 refuse_rows(self.texts["objective"], report.schema)

@@ -15,9 +15,11 @@ from textual.content import Content
 from textual.widgets import Button, Input, Label, Static
 
 from macllm.adapters import kept as adapters
+from macllm.engine.events import Machine
 from macllm.engine.protocol import ModelRef
 from macllm.errors import Cancelled, InputError, MacllmError, OptionError
 from macllm.tune.memory import Base, Estimate, estimate, read_base
+from macllm.tune.peak import Device
 from macllm.tune.rows import DataReport, check
 from macllm.tune.settings import FORM, SETTINGS, Setting
 from macllm.units import size
@@ -58,14 +60,17 @@ class FineTuneForm(Horizontal):
     FineTuneForm #finetune-report:focus { background: $surface; }
     """
 
-    def __init__(self, draft: Draft, limit: Callable[[], int], choose_model: ChooseModel | None) -> None:
+    def __init__(
+        self, draft: Draft, machine: Callable[[], Machine | None], choose_model: ChooseModel | None
+    ) -> None:
         super().__init__()
         self.draft = draft
         self.report: DataReport | None = None
         self.estimate: Estimate | None = None
         self._read: Base | None = None
         self._fields: tuple[Field, ...] = ()
-        self._limit = limit
+        self._machine = machine
+        self._judged_for: Machine | None = None
         self._choose_model = choose_model
         self._named_by_hand = bool(draft.adapter)
 
@@ -265,8 +270,8 @@ class FineTuneForm(Horizontal):
         self._show_problems()
 
     def _look_at_machine(self) -> None:
-        """The limit is known once the engine's process has started."""
-        if self.estimate is not None and self.estimate.limit_bytes != self._limit():
+        """Its memory is known once the engine's process has started."""
+        if self.estimate is not None and self._judged_for != self._machine():
             self._estimate()
 
     @work(exclusive=True, group="finetune-memory")
@@ -278,7 +283,11 @@ class FineTuneForm(Horizontal):
             if self._read is None or base.spec != self._read.spec:
                 self._read = base
                 self._show_problems()  # how many steps it is depends on it
-            found = await asyncio.to_thread(estimate, base, settings, self._limit())
+            machine = self._machine()
+            limit = machine.memory_limit_bytes if machine is not None else 0
+            device = Device.of(machine.backend, machine.dtype) if machine is not None else None
+            found = await asyncio.to_thread(estimate, base, settings, limit, device)
+            self._judged_for = machine
         except (MacllmError, OSError) as error:
             self.estimate = None
             memory.update(

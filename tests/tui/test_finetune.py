@@ -290,6 +290,11 @@ async def test_memory_follows_the_settings(base: ModelRef) -> None:
         await pilot.press("space")
         await until(pilot, lambda: app.form.estimate is not None and app.form.estimate.verdict == "fits")
         assert app.said("#finetune-memory").startswith("✓ Fits: training takes ")
+        app.field("memory").value = "1GB"
+        await until(pilot, lambda: "models may take 1.0 GB by memory" in app.said("#finetune-memory"))
+        app.field("memory").value = "much"
+        await until(pilot, lambda: "such as 12GB" in app.field("memory").note)
+        assert "memory" in app.form.problems()
 
 
 async def test_the_limit_counts_as_soon_as_the_engine_says_it(base: ModelRef) -> None:
