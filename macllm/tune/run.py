@@ -4,21 +4,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from macllm.adapters.kept import WEIGHTS
-from macllm.backend import current
 from macllm.engine.loading import Progress as LoadProgress
 from macllm.engine.loading import load_model
 from macllm.engine.training_events import Planned, Preparing, TrainingEvent
 from macllm.errors import Cancelled, InputError, MacllmError, MemoryLimitError
 from macllm.nn.decoder import Decoder
 from macllm.tune import state
+from macllm.tune.ahead import allocating_within
 from macllm.tune.job import Job
 from macllm.tune.loop import Loop
-from macllm.tune.memory import estimate, read_base
 from macllm.tune.methods import attach, rate_shares
 from macllm.tune.optimizers import Optimizer
 from macllm.tune.parallel import World
-from macllm.tune.setup import Setup, set_up
+from macllm.tune.setup import Setup, plan_of, set_up
 from macllm.tune.trained import flat
+from macllm.units import size
 
 
 def train(
@@ -41,10 +41,13 @@ def run(
 ) -> Iterator[TrainingEvent]:
     """As :func:`train`, of what is set up already."""
     job = setup.job
-    limit = current(job.dtype).memory_limit_bytes
-    expected = estimate(read_base(job.base), setup.settings, limit)
-    if expected.verdict == "too big":
-        raise MemoryLimitError(expected.sentence)
+    lengths = [len(example) for example in (*setup.data.train, *setup.data.valid)]
+    expected = plan_of(job, setup.settings, setup.spec, lengths, setup.objective, given=setup.settings)
+    if expected.settings != setup.settings:  # of a run that goes on, or whose answers are not of the rows
+        raise MemoryLimitError(
+            f"{job.folder}: the run takes more than the {size(expected.limit_bytes)} that may be taken, and fits with "
+            f"batch_size={expected.settings['batch_size']}; start a new run with that, or raise memory"
+        )
     loaded = load_model(job.base, name=job.name or None, dtype=job.dtype, progress=loading)
     model = loaded.model
     if not isinstance(model, Decoder):
@@ -67,11 +70,12 @@ def run(
         steps=setup.steps,
         trainable_parameters=sum(array.size for array in flat(model).values()),
         estimated_bytes=expected.needed_bytes,
-        memory_limit_bytes=limit,
+        memory_limit_bytes=expected.limit_bytes,
         resumed_step=setup.saved.progress.step if setup.saved is not None else 0,
         notes=setup.notes,
     )
-    yield from Loop(setup, loaded, model, optimizer, World.here()).run(cancelled)
+    with allocating_within(expected.needed_bytes):
+        yield from Loop(setup, loaded, model, optimizer, World.here()).run(cancelled)
 
 
 def refuse_existing(folder: Path) -> None:

@@ -1,13 +1,14 @@
 """All that a run is, before its model is loaded: rows read and checked, batches counted, settings resolved."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from macllm.adapters.method import AnyMethod
 from macllm.adapters.shapes import learned_shapes
-from macllm.errors import ConfigError, InputError, OptionError
+from macllm.backend import current
+from macllm.errors import ConfigError, InputError, MemoryLimitError, OptionError
 from macllm.spec import ModelSpec
 from macllm.tokenizer import Tokenizer
 from macllm.tune import settings as table
@@ -22,10 +23,13 @@ from macllm.tune.job import (
     optimizer_of,
     schedule_of,
 )
+from macllm.tune.memory import Base, read_base
 from macllm.tune.objective import Objective
 from macllm.tune.objectives.kinds import refuse_rows
 from macllm.tune.objectives.registry import objective_of
 from macllm.tune.optimizers import OptimizerSpec
+from macllm.tune.peak import Device
+from macllm.tune.planner import Plan, plan
 from macllm.tune.rows import Problem, Progress
 from macllm.tune.schedules import Schedule
 from macllm.tune.settings import Value
@@ -107,7 +111,8 @@ def set_up(
     spec = _spec(files)
     date = saved.date if saved is not None else datetime.now().replace(microsecond=0).isoformat()
     objective = objective_of(settings, spec, job.base)
-    method, optimizer = method_of(settings), optimizer_of(settings)
+    method = method_of(settings)
+    optimizer_of(settings)  # refused before rows are read
     learned_shapes(spec, method)  # targets that name nothing are refused before anything is loaded
     tokenizer = files.tokenizer()
     data = prepare(
@@ -133,6 +138,9 @@ def set_up(
         )
     lengths = [len(example) for example in data.train]
     looked_at = [len(example) for example in data.valid]
+    chosen: tuple[str, ...] = ()
+    if saved is None and settings["objective"] != "grpo":  # whose answers are not of the rows
+        settings, chosen = _fitting(job, settings, spec, [*lengths, *looked_at], objective)
     batching = batching_of(
         settings, spec, lengths, looked_at, together=objective.together, packs=objective.packs
     )
@@ -151,15 +159,45 @@ def set_up(
         data=data,
         objective=objective,
         method=method,
-        optimizer=optimizer,
+        optimizer=optimizer_of(settings),
         schedule=schedule_of(settings, steps),
         batching=batching,
         per_epoch=per_epoch,
         batches=batches,
         date=date,
         saved=saved,
-        notes=tuple(_notes(data, steps)),
+        notes=(*_notes(data, steps), *chosen),
     )
+
+
+def _fitting(
+    job: Job, settings: dict[str, Value], spec: ModelSpec, lengths: list[int], objective: Objective
+) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """The settings with what was chosen to fit into memory, and sentences about it. As they are where nothing fits:
+    a plan can be shown, and a run refuses them.
+    """
+    try:
+        found = plan_of(job, settings, spec, lengths, objective, given=job.settings)
+    except MemoryLimitError:
+        return settings, ()
+    return dict(found.settings), found.notes[:-1]
+
+
+def plan_of(
+    job: Job,
+    settings: Mapping[str, Value],
+    spec: ModelSpec,
+    lengths: Sequence[int],
+    objective: Objective,
+    given: Collection[str],
+) -> Plan:
+    """How the run fits into what models may take on this machine. Raises MemoryLimitError where it does not."""
+    backend = current(job.dtype)
+    base = Base(read_base(job.base).weight_bytes, spec)
+    packs = objective.packs and objective.together == 1 and settings["pack"] != "no"
+    device = Device.of(backend.name, backend.dtype)
+    limit = backend.memory_limit_bytes
+    return plan(base, settings, limit, lengths=lengths, packs=packs, given=given, device=device)
 
 
 def _refused(objective: Objective, data: DataSet) -> Iterator[Problem]:
