@@ -6,32 +6,38 @@ from typing import TYPE_CHECKING, Any
 from macllm.cli.finetune_data import data_json, packing_words
 from macllm.cli.finetune_watch import counted
 from macllm.cli.output import print_json, print_table
-from macllm.errors import OptionError
-from macllm.units import count
+from macllm.errors import MemoryLimitError, OptionError
+from macllm.units import count, size
 
 if TYPE_CHECKING:
-    from macllm.tune.memory import Estimate
     from macllm.tune.setup import Setup
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is set up, and what it takes."""
+    """A run that is set up, and what it takes; ``refusal`` says why it is none, and is empty where it fits."""
 
     setup: "Setup"
-    estimate: "Estimate"
+    needed_bytes: int | None
+    limit_bytes: int | None
+    refusal: str
     parameters: int | None  # that learn; None where it is known of the loaded model alone
 
 
 def plan_of(setup: "Setup") -> Plan:
-    """Estimates what the run takes."""
-    from macllm.backend import current
+    """Reckons what the run takes, as it is reckoned again before it begins."""
+    from macllm.tune import setup as parts
     from macllm.tune.count import learned_parameters
-    from macllm.tune.memory import estimate, read_base
 
-    limit = current(setup.job.dtype).memory_limit_bytes
-    expected = estimate(read_base(setup.job.base), setup.settings, limit)
-    return Plan(setup, expected, learned_parameters(setup.spec, setup.method))
+    counted = learned_parameters(setup.spec, setup.method)
+    lengths = [len(example) for example in (*setup.data.train, *setup.data.valid)]
+    try:
+        found = parts.plan_of(
+            setup.job, setup.settings, setup.spec, lengths, setup.objective, given=setup.settings
+        )
+    except MemoryLimitError as error:
+        return Plan(setup, None, None, str(error), counted)
+    return Plan(setup, found.needed_bytes, found.limit_bytes, "", counted)
 
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
@@ -40,8 +46,8 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         print_json(_as_json(plan))
     else:
         _print(plan)
-    if plan.estimate.verdict == "too big":
-        raise OptionError(plan.estimate.sentence)
+    if plan.refusal:
+        raise OptionError(plan.refusal)
 
 
 def _print(plan: Plan) -> None:
@@ -68,7 +74,12 @@ def _print(plan: Plan) -> None:
     for text in (packing_words(setup), *(_sentence(note) for note in setup.notes)):
         if text is not None:
             print(text)
-    print(plan.estimate.sentence)
+    print(_sentence(plan.refusal or _takes(plan)))
+
+
+def _takes(plan: Plan) -> str:
+    of = f" of the {size(plan.limit_bytes)} that may be taken" if plan.limit_bytes else ""
+    return f"fits: a step takes {size(plan.needed_bytes or 0)}{of}"
 
 
 def _method(setup: "Setup") -> str:
@@ -104,11 +115,10 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         "steps": setup.steps,
         "resumed_step": setup.saved.progress.step if setup.saved is not None else 0,
         "trainable_parameters": plan.parameters,
-        "estimated_bytes": plan.estimate.needed_bytes,
-        "memory_limit_bytes": plan.estimate.limit_bytes,
-        "verdict": plan.estimate.verdict,
-        "sentence": plan.estimate.sentence,
-        "remedy": dict(plan.estimate.remedy),
+        "estimated_bytes": plan.needed_bytes,
+        "memory_limit_bytes": plan.limit_bytes,
+        "fits": not plan.refusal,
+        "refusal": plan.refusal or None,
         "settings": dict(setup.settings),
         "notes": list(setup.notes),
     }

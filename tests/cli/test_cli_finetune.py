@@ -351,7 +351,7 @@ def test_a_plan_is_told_and_nothing_is_written(
     assert "steps" in out and "weights that learn" in out and "Fits: " in out
     assert run(*words, "--json") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["steps"] == 4 and plan["train"]["tokens"] > 0 and plan["verdict"] == "fits"
+    assert plan["steps"] == 4 and plan["train"]["tokens"] > 0 and plan["fits"]
     assert plan["settings"]["batch_size"] == 2 and plan["estimated_bytes"] > 0
     assert not (tmp_path / "out").exists()
     assert run(*(str(word) for word in words if word != "--plan"), "--json") == 0
@@ -361,12 +361,13 @@ def test_a_plan_is_told_and_nothing_is_written(
 def test_a_plan_that_does_not_fit_is_shown_and_refused(
     model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (model, "--data", data, "--batch-size", "4096", "--max-seq-length", "1048576", "--plan", "--json")
-    assert run(*words) == 2
+    words = (model, "--data", data, *QUICK, "--memory", "10kB")
+    assert run(*words, "--plan", "--json") == 2
     out, err = capsys.readouterr()
     plan = json.loads(out)
-    assert plan["verdict"] == "too big" and plan["estimated_bytes"] > plan["memory_limit_bytes"] > 0
-    assert err == f"macllm: {plan['sentence']}\n" and "would fit with" in err
+    assert not plan["fits"] and plan["steps"] == 4
+    assert err == f"macllm: {plan['refusal']}\n" and "only 10.0 kB may be taken" in err
+    assert "only 10.0 kB may be taken" in refused(capsys, *words, code=1)
 
 
 # -- options and recipes ---------------------------------------------------------------------------------
