@@ -17,7 +17,7 @@ OPENBLAS = "mlx_lm lora, float32, OpenBLAS"
 SHARED = {"rank": 8, "scale": 20.0, "learning_rate": 1e-4, "batch_size": 4, "max_seq_length": 2048}
 APART = {**SHARED, "learn": "all", "pack": "no"}
 PACKED = {**SHARED, "learn": "all", "pack": "yes", "batch_size": 1}
-ROWS, VALID_ROWS = 500, 60
+ROWS, VALID_ROWS, TURNS = 500, 60, 4
 _STEPS_AS_IT_COMES = 1  # of the reference BLAS, a minute each
 
 
@@ -49,7 +49,7 @@ def write_rows(folder: Path) -> None:
     for conversation in Dataset().values():
         turns = [" ".join(part["text"].strip() for part in block) for block in conversation["messages"]]
         turns = [turn for turn in turns if turn.strip()]
-        turns = turns[: len(turns) // 2 * 2]
+        turns = turns[: min(len(turns), TURNS) // 2 * 2]
         roles = ("user", "assistant")
         messages = [{"role": roles[index % 2], "content": turn} for index, turn in enumerate(turns)]
         rows += [{"messages": messages}] if messages else []
