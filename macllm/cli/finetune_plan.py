@@ -21,15 +21,19 @@ class Plan:
     needed_bytes: int | None
     limit_bytes: int | None
     refusal: str
-    parameters: int | None  # that learn; None where it is known of the loaded model alone
+    parameters: int  # that learn
 
 
 def plan_of(setup: "Setup") -> Plan:
     """Reckons what the run takes, as it is reckoned again before it begins."""
+    from macllm.adapters.shapes import parameters
     from macllm.tune import setup as parts
-    from macllm.tune.count import learned_parameters
+    from macllm.weights.model_files import open_model
 
-    counted = learned_parameters(setup.spec, setup.method)
+    files = open_model(setup.job.base)
+    packed = files.plan.default if files.gguf is None else None
+    group = packed.group_size if packed is not None else 64
+    counted = parameters(setup.spec, setup.method, group)
     lengths = [len(example) for example in (*setup.data.train, *setup.data.valid)]
     try:
         found = parts.plan_of(
@@ -66,9 +70,8 @@ def _print(plan: Plan) -> None:
         ("longest row", f"{stats.longest:,} tokens ({stats.longest_at})"),
         ("batches", f"{setup.per_epoch:,} a pass"),
         ("steps", _steps(setup)),
+        ("weights that learn", count(plan.parameters)),
     ]
-    if plan.parameters is not None:
-        rows.append(("weights that learn", count(plan.parameters)))
     print_table(("", "plan"), rows)
     print()
     for text in (packing_words(setup), *(_sentence(note) for note in setup.notes)):

@@ -16,6 +16,7 @@ from macllm.adapters.method import (
 )
 from macllm.errors import OptionError
 from macllm.spec import ModelSpec
+from macllm.tune import packing
 from macllm.tune.batches import Batching
 from macllm.tune.examples import ExampleSettings
 from macllm.tune.optimizers import OptimizerSpec
@@ -100,18 +101,23 @@ def batching_of(
     ``auto`` packs as many examples as ``batch_size`` rows are without it: the same steps, less padding. Raises
     OptionError where rows are to be packed and cannot be.
     """
-    wanted, why = settings["pack"], spec.unpackable
-    if settings["method"] in VIRTUAL:
-        why = f"method {settings['method']!r} puts its tokens before one row alone"
-    if not packs or together > 1:
-        why = f"objective {settings['objective']!r} looks at each row by itself"
+    wanted, why = settings["pack"], why_not_packed(settings, spec, together=together, packs=packs)
     if wanted == "yes" and why is not None:
         raise OptionError(f"pack=yes is not possible: {why}; leave packing off")
     rows, longest = int(settings["batch_size"]), int(settings["max_seq_length"])
     if wanted == "no" or why is not None:
         return Batching(rows, longest, together=together)
     if wanted == "auto":
-        tokens = rows * sum(lengths) / len(lengths)
-        longest = min(longest, max(*lengths, *looked_at, round(tokens)))
-        rows = max(1, round(tokens / longest))
+        rows, longest = packing.shape(rows, longest, lengths, looked_at)
     return Batching(rows, longest, pack=True)
+
+
+def why_not_packed(
+    settings: Mapping[str, Value], spec: ModelSpec, *, together: int = 1, packs: bool = True
+) -> str | None:
+    """Why several rows cannot share one, whatever is wanted; None where they can."""
+    if not packs or together > 1:
+        return f"objective {settings['objective']!r} looks at each row by itself"
+    if settings["method"] in VIRTUAL:
+        return f"method {settings['method']!r} puts its tokens before one row alone"
+    return spec.unpackable

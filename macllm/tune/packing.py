@@ -37,3 +37,15 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
 def fill(lengths: Sequence[int], rows: Sequence[Sequence[int]], capacity: int) -> float:
     """Share of the rows' places that hold a token."""
     return sum(lengths[index] for row in rows for index in row) / (len(rows) * capacity) if rows else 0.0
+
+
+def shape(
+    rows: int, max_seq_length: int, lengths: Sequence[int], looked_at: Sequence[int] = ()
+) -> tuple[int, int]:
+    """Packed rows of a batch, and their length: together about as many of ``lengths`` as ``rows`` plain rows are.
+
+    The longest, also of those that are ``looked_at`` to validate, has room.
+    """
+    tokens = rows * sum(lengths) / len(lengths)
+    length = min(max_seq_length, max(*lengths, *looked_at, round(tokens)))
+    return max(1, round(tokens / length)), length

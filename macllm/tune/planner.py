@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from macllm.errors import MemoryLimitError
+from macllm.tune import packing
 from macllm.tune.memory import Base, cheaper, limit_of, needed_bytes, usual_rows
 from macllm.tune.peak import Device, Rows
 from macllm.tune.settings import Value
@@ -60,9 +61,15 @@ def _rows(settings: Mapping[str, Value], lengths: Sequence[int], packs: bool) ->
     if not lengths:
         return usual
     longest = min(max(lengths), usual.length)
-    length = min(sum(lengths), usual.length) if packs else longest
+    count, length = min(usual.count, len(lengths)), longest
+    if packs:
+        count, length = usual.count, usual.length
+        if settings["pack"] == "auto":
+            count, length = packing.shape(count, length, lengths)
+        length = min(sum(lengths), length)
+        count = min(count, -(-sum(lengths) // length))
     rounded = min(usual.length, -(-length // _MULTIPLE) * _MULTIPLE)
-    return replace(usual, count=min(usual.count, len(lengths)), length=rounded, document=longest)
+    return replace(usual, count=count, length=rounded, document=longest)
 
 
 def _notes(

@@ -259,7 +259,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("epochs", 3.0, "times through all rows", above=True),
     Setting("iters", None, "steps to train; replaces epochs", 1, whole=True, form=False),
-    Setting("learning_rate", 1e-5, "how far one step goes", 0, 1, above=True),
+    Setting(
+        "learning_rate",
+        1e-4,
+        "how far one step goes; full wants less, such as 1e-5",
+        0,
+        1,
+        above=True,
+    ),
     Setting("optimizer", "adamw", "rule of the steps", choices=OPTIMIZERS, form=False),
     Setting(
         "optimizer_bits",

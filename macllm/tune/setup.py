@@ -22,6 +22,7 @@ from macllm.tune.job import (
     method_of,
     optimizer_of,
     schedule_of,
+    why_not_packed,
 )
 from macllm.tune.memory import Base, read_base
 from macllm.tune.objective import Objective
@@ -194,7 +195,8 @@ def plan_of(
     """How the run fits into what models may take on this machine. Raises MemoryLimitError where it does not."""
     backend = current(job.dtype)
     base = Base(read_base(job.base).weight_bytes, spec)
-    packs = objective.packs and objective.together == 1 and settings["pack"] != "no"
+    why = why_not_packed(settings, spec, together=objective.together, packs=objective.packs)
+    packs = why is None and settings["pack"] != "no"
     device = Device.of(backend.name, backend.dtype)
     limit = backend.memory_limit_bytes
     return plan(base, settings, limit, lengths=lengths, packs=packs, given=given, device=device)

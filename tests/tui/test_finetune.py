@@ -118,7 +118,7 @@ async def test_the_focus_is_where_one_types_first_and_names_are_mlx_lms(base: Mo
         await until(pilot, lambda: isinstance(app.focused, PathInput))
         values = {field.key: field.value for field in app.form.query(Field)}
         assert values["rank"] == "8" and values["scale"] == "20" and values["num_layers"] == "all"
-        assert values["epochs"] == "3" and values["learning_rate"] == "1e-05" and values["iters"] == ""
+        assert values["epochs"] == "3" and values["learning_rate"] == "0.0001" and values["iters"] == ""
         assert all(field.note for field in app.form.query(Field))
         assert set(values) == {"data", "base", "adapter", *BY_NAME}
 
