@@ -15,6 +15,7 @@ GROUPS = (
     "load",
     "finetune",
     "finetune-speed",
+    "finetune-memory",
     "app",
 )
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench import families, finetune_speed, speed
+from bench import families, finetune_memory, finetune_speed, speed
 from bench.processes import import_seconds, macllm_command, modules_after, seconds
 from bench.rows import Report, Row, Target
 from bench.settings import Settings
@@ -92,6 +92,8 @@ def _rows(settings: Settings, say: Say) -> Iterator[Row]:
         yield _base(settings)
     if settings.wants("finetune-speed"):
         yield from finetune_speed.measure(settings, say)
+    if settings.wants("finetune-memory"):
+        yield from finetune_memory.measure(settings, say)
     if settings.wants("app"):
         from bench.screen import measure_app  # Textual is imported for these rows only
 

@@ -8,17 +8,19 @@ from typing import Any
 import macllm  # noqa: F401  # before MLX: it puts the BLAS in place
 
 # isort: split
+import mlx.core as mx
 import numpy as np
 
 from bench.serve import serve
 from macllm.adapters import files
 from macllm.engine.loading import load_model
 from macllm.nn.decoder import Decoder
+from macllm.tune.ahead import allocating_within
 from macllm.tune.batches import Batches, Position
 from macllm.tune.job import Job
 from macllm.tune.methods import attach
 from macllm.tune.optimizers import Optimizer
-from macllm.tune.setup import Setup, set_up
+from macllm.tune.setup import Setup, plan_of, set_up
 from macllm.tune.step import optimizer_step
 from macllm.tune.trained import flat, number
 
@@ -35,7 +37,8 @@ class _Run:
         self._batches = iter(Batches(setup.data.train, setup.batching, Position(0)))
 
     def steps(self, tokens: int) -> dict[str, Any]:
-        """Steps over at least so many real tokens, after one that is not counted."""
+        """Steps over at least so many real tokens, after one that is not counted; that one alone for none."""
+        checkpoint = bool(self._setup.settings["grad_checkpoint"])
         done, seconds, losses = 0, 0.0, []
         for index, batch in enumerate(islice(self._batches, 10_000)):
             start = time.perf_counter()
@@ -43,7 +46,7 @@ class _Run:
                 self._model,
                 self._optimizer,
                 [batch],
-                lambda one: self._setup.objective.loss(self._model, one),
+                lambda one: self._setup.objective.loss(self._model, one, checkpoint=checkpoint),
                 float(self._setup.settings["learning_rate"]),
             )
             if index:
@@ -52,7 +55,7 @@ class _Run:
             losses.append(outcome.loss)
             if done >= tokens:
                 break
-        return {"tokens_per_s": done / seconds, "tokens": done, "loss": losses[-1]}
+        return {"tokens_per_s": done / seconds if seconds else 0.0, "tokens": done, "loss": losses[-1]}
 
     def adapt(self, folder: Path) -> None:
         """Puts another program's adapter in place of this run's."""
@@ -76,6 +79,19 @@ def speed(path: str, data: str, settings: dict[str, Any], tokens: int) -> dict[s
     if key not in _runs:
         _runs[key] = _Run(set_up(Job(Path(path), Path(data), Path("unused"), settings)))
     return _runs[key].steps(tokens)
+
+
+def peak(path: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The peak of one step, weights included, and what the planner expects."""
+    job = Job(Path(path), Path(data), Path("unused"), settings, dtype="float32")
+    setup = set_up(job)
+    lengths = [len(example) for example in setup.data.train]
+    expected = plan_of(job, setup.settings, setup.spec, lengths, setup.objective, given=setup.settings)
+    run = _Run(setup)
+    mx.reset_peak_memory()
+    with allocating_within(expected.needed_bytes):
+        run.steps(0)
+    return {"peak_bytes": mx.get_peak_memory(), "planned_bytes": expected.needed_bytes}
 
 
 def ready(path: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -110,4 +126,13 @@ def dense(path: str, out: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"ready": ready, "speed": speed, "held_out": held_out, "held_out_of": held_out_of, "dense": dense})
+    serve(
+        {
+            "peak": peak,
+            "ready": ready,
+            "speed": speed,
+            "held_out": held_out,
+            "held_out_of": held_out_of,
+            "dense": dense,
+        }
+    )

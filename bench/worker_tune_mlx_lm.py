@@ -59,6 +59,7 @@ class _Run:
             steps_per_save=10**9,
             max_seq_length=self._settings["max_seq_length"],
             adapter_file=out,
+            grad_checkpoint=bool(self._settings.get("grad_checkpoint")),
         )
         train(
             self.model, self._optimizer, CacheDataset(self._train), None, arguments, training_callback=heard
@@ -79,6 +80,13 @@ def speed(path: str, data: str, settings: dict[str, Any], iters: int, out: str) 
     return {"tokens_per_s": info["tokens_per_second"], "tokens": info["trained_tokens"]}
 
 
+def peak(path: str, data: str, settings: dict[str, Any], out: str) -> dict[str, Any]:
+    """The peak of one step, weights included, as the trainer says."""
+    run = _Run(path, data, settings)
+    mx.reset_peak_memory()
+    return {"peak_bytes": run.steps(1, out, 1)[-1]["peak_memory"] * 1e9}
+
+
 def learn(path: str, data: str, settings: dict[str, Any], tokens: int, folder: str) -> dict[str, Any]:
     """Writes the adapter of the first report at which ``tokens`` tokens are trained."""
     run, trained = _Run(path, data, settings), 0
@@ -95,4 +103,4 @@ def learn(path: str, data: str, settings: dict[str, Any], tokens: int, folder: s
 
 
 if __name__ == "__main__":
-    serve({"speed": speed, "learn": learn})
+    serve({"speed": speed, "peak": peak, "learn": learn})
