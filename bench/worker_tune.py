@@ -126,13 +126,5 @@ def dense(path: str, out: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(
-        {
-            "peak": peak,
-            "ready": ready,
-            "speed": speed,
-            "held_out": held_out,
-            "held_out_of": held_out_of,
-            "dense": dense,
-        }
-    )
+    asked = (peak, ready, speed, held_out, held_out_of, dense)
+    serve({function.__name__: function for function in asked})
