@@ -34,9 +34,9 @@ class TrainingView(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "screen.stop_run", "stop"),
-        Binding("c", "screen.chat_with", "chat with it"),
+        Binding("c", "screen.chat_with", "chat"),
         Binding("r", "screen.resume_run", "resume"),
-        Binding("e", "screen.edit", "edit the form"),
+        Binding("e", "screen.edit", "edit form"),
         Binding("l", "logarithmic", "log scale"),
     ]
     DEFAULT_CSS = """

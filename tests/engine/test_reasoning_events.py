@@ -35,6 +35,7 @@ class Script:
     """A model that writes ``reply`` after whatever it read (a step ahead is asked for the end again)."""
 
     separate_head = layered = True
+    learned = ""
 
     def __init__(self, reply: Sequence[int], vocab: int) -> None:
         self.reply, self.vocab, self.read = reply, vocab, 0
@@ -187,7 +188,7 @@ def test_the_command_prints_the_answer_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     llm = thinker()
-    monkeypatch.setattr("macllm.cli.loading.load", lambda name, dtype=None, kv_bits=None: llm)
+    monkeypatch.setattr("macllm.cli.loading.load", lambda *asked: llm)
     assert main(["generate", "thinker", "-p", "2 + 2?"]) == 0
     assert capsys.readouterr().out == f"{ANSWER}\n"
     assert main(["generate", "thinker", "-p", "2 + 2?", "--json"]) == 0

@@ -30,7 +30,7 @@ def feed(model: Decoder, ids: list[int], chunk: int, caches: list | None = None)
     return mx.concatenate(parts, axis=1)[0], caches
 
 
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", variants_by_pace())
 @pytest.mark.parametrize("chunk", [9])
 def test_prefill_in_chunks_equals_prefill_at_once(variant: str, chunk: int) -> None:
     model = native(variant)

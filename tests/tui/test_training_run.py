@@ -9,6 +9,7 @@ from macllm.adapters import kept as adapters
 from macllm.engine.events import Machine
 from macllm.engine.protocol import ModelRef, Train
 from macllm.engine.training_events import Planned, Preparing, Saved, Validation
+from macllm.tune.settings import checked
 from macllm_tui.screens.finetune_draft import Draft, free_name
 from macllm_tui.screens.training_view import losses_line, memory_line, progress_line, speed_line
 from macllm_tui.training import LONGEST_STOP_S, TrainingRun
@@ -56,7 +57,10 @@ async def test_a_stream_that_ends_without_a_word_is_a_failure() -> None:
 
 def test_a_draft_makes_the_request_it_came_from() -> None:
     request = fresh().request
-    assert Draft.of(request).request() == request
+    made = Draft.of(request).request()
+    assert replace(made, settings=checked(made.settings)) == replace(
+        request, settings=checked(request.settings)
+    )
     by_epochs = Draft.of(request).with_text("iters", "").with_text("epochs", "1.5").request()
     assert by_epochs.settings["epochs"] == 1.5 and "iters" not in by_epochs.settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import gguf_conversions  # noqa: F401 - enters them
 import pytest
 from gguf_converter import CONVERSIONS
-from tiny import Original, config_of, first_variants, reference, variants, write_original
+from tiny import Original, config_of, reference, variants, write_original
 
 # Variants that no file can say, and the part of the spec that it would lose.
 REFUSED = {
@@ -226,12 +226,13 @@ def gguf_variants() -> list[str]:
     return [name for name in known if name not in REFUSED]
 
 
-def gguf_variants_by_pace() -> list[Any]:
-    """All of them as parameters: those that the converter writes too are read from its files in ``make test``."""
-    converted = set(converted_variants()) - set(first_variants())
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if name in converted else name for name in gguf_variants()
-    ]
+def by_pace(names: list[str]) -> list[Any]:
+    """Names as parameters: of each family one in ``make test``, the others in ``make test-all``."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(gguf_config(name)["model_type"], name)
+    chosen = set(first.values())
+    return [name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def converted_variants() -> list[str]:

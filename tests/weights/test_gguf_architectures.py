@@ -12,9 +12,10 @@ from gguf_converter import Conversion, tensors_of
 from gguf_export import Tensors, export, exported
 from gguf_variants import (
     REFUSED,
+    by_pace,
     converted_variants,
     gguf_config,
-    gguf_variants_by_pace,
+    gguf_variants,
     written,
 )
 from tiny import difference, read_config, tokens
@@ -62,13 +63,13 @@ def conversion(variant: str) -> Conversion:
     return Conversion(read_config(folder), tensors_of(folder))
 
 
-@pytest.mark.parametrize("variant", converted_variants())
+@pytest.mark.parametrize("variant", by_pace(converted_variants()))
 def test_logits_of_a_converted_file_are_the_original_s(variant: str, tmp_path: Path) -> None:
     path = conversion(variant).write(tmp_path / "x.gguf")
     assert difference(logits(path), written(variant).logits(IDS)) < TOLERANCE
 
 
-@pytest.mark.parametrize("variant", gguf_variants_by_pace())
+@pytest.mark.parametrize("variant", by_pace(gguf_variants()))
 def test_logits_of_an_exported_file_are_the_original_s(variant: str, tmp_path: Path) -> None:
     """From Hugging Face's names and keys through ours to GGUF's, and read again."""
     path = export(gguf_config(variant), written(variant).folder, tmp_path / "x.gguf", {})
