@@ -92,6 +92,7 @@ MEASURED: dict[str, tuple[dict[str, Value], Rows]] = {
     "full in 8 bits": ({"method": "full", "optimizer_bits": "8"}, Rows(1, 64, 64)),
     "dora": ({"method": "dora"}, Rows(2, 256, 256)),
 }
+QUICK = ("kept", "checkpointed", "full", "dora")
 
 
 def measured(model: Decoder, settings: dict[str, Value], rows: Rows, limit: int) -> int:
@@ -114,7 +115,9 @@ def measured(model: Decoder, settings: dict[str, Value], rows: Rows, limit: int)
         return mx.get_peak_memory()
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MEASURED]
+)
 def test_what_is_measured_is_within_15_percent(name: str) -> None:
     changes, rows = MEASURED[name]
     settings = checked(changes)
