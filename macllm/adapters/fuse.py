@@ -167,12 +167,13 @@ def _refusal(source: FusedSource, plan: Plan, tensors: tuple[Fidelity, ...], wor
     ):
         kept = _cosine_in(replace(source, target=target), worst.name) if target != source.target else 0.0
         if kept > worst.cosine:
-            offers.append(f"{option} would keep {kept:.2f}, ")
+            offers.append(f"{option} would keep {kept:.2f}")
+    hint = f"of that one {', '.join(offers)}; " if offers else ""
     return (
         f"{few} of {len(tensors)} changed tensors would keep less than {LEAST_COSINE:g} of what was learned (cosine of "
         f"wanted and real change), the least {worst.name.removesuffix('.weight')}, changed by "
         f"{worst.relative:.2g} of its length, with {worst.cosine:.2f} in {form}; "
-        f"{''.join(offers)}--force writes it all the same"
+        f"{hint}--force writes it all the same"
     )
 
 

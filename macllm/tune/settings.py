@@ -364,14 +364,18 @@ def checked(given: Mapping[str, Value]) -> dict[str, Value]:
 
 def steps(settings: Mapping[str, Value], per_epoch: int) -> int:
     """Optimizer steps of a run whose passes are ``per_epoch`` batches; the last partial step counts."""
+    return math.ceil(batches(settings, per_epoch) / int(settings["grad_accumulation_steps"]))
+
+
+def batches(settings: Mapping[str, Value], per_epoch: int) -> int:
+    """Batches of a run whose passes are so many."""
     if (stated := settings.get("iters")) is not None:
-        return int(stated)
-    batches = max(1, round(float(settings["epochs"]) * per_epoch))
-    return math.ceil(batches / int(settings["grad_accumulation_steps"]))
+        return int(stated) * int(settings["grad_accumulation_steps"])
+    return max(1, round(float(settings["epochs"]) * per_epoch))
 
 
 def epochs(settings: Mapping[str, Value], per_epoch: int) -> float:
     """How often every row is seen."""
-    if (stated := settings.get("iters")) is None:
+    if settings.get("iters") is None:
         return float(settings["epochs"])
-    return int(stated) * int(settings["grad_accumulation_steps"]) / per_epoch if per_epoch else 0.0
+    return batches(settings, per_epoch) / per_epoch if per_epoch else 0.0

@@ -147,11 +147,6 @@ def set_up(
     )
     per_epoch = batching.per_epoch(lengths)
     steps = table.steps(settings, per_epoch)
-    each = int(settings["grad_accumulation_steps"])
-    if settings.get("iters") is not None:
-        batches = steps * each
-    else:
-        batches = max(1, round(float(settings["epochs"]) * per_epoch))
     return Setup(
         job=job,
         settings=settings,
@@ -164,7 +159,7 @@ def set_up(
         schedule=schedule_of(settings, steps),
         batching=batching,
         per_epoch=per_epoch,
-        batches=batches,
+        batches=table.batches(settings, per_epoch),
         date=date,
         saved=saved,
         notes=(*_notes(data, steps), *chosen),
