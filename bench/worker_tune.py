@@ -15,7 +15,7 @@ from bench.serve import serve
 from macllm.adapters import files
 from macllm.engine.loading import load_model
 from macllm.nn.decoder import Decoder
-from macllm.tune.ahead import allocating_within
+from macllm.tune.ahead import keeping_to_plan
 from macllm.tune.batches import Batches, Position
 from macllm.tune.job import Job
 from macllm.tune.methods import attach
@@ -89,7 +89,7 @@ def peak(path: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
     expected = plan_of(job, setup.settings, setup.spec, lengths, setup.objective, given=setup.settings)
     run = _Run(setup)
     mx.reset_peak_memory()
-    with allocating_within(expected.needed_bytes):
+    with keeping_to_plan(expected.needed_bytes, 0):
         run.steps(0)
     return {"peak_bytes": mx.get_peak_memory(), "planned_bytes": expected.needed_bytes}
 

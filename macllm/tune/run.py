@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mlx.core as mx
+
 from macllm.adapters.kept import WEIGHTS
 from macllm.engine.loading import Progress as LoadProgress
 from macllm.engine.loading import load_model
@@ -10,7 +12,7 @@ from macllm.engine.training_events import Planned, Preparing, TrainingEvent
 from macllm.errors import Cancelled, InputError, MacllmError, MemoryLimitError
 from macllm.nn.decoder import Decoder
 from macllm.tune import state
-from macllm.tune.ahead import allocating_within
+from macllm.tune.ahead import keeping_to_plan
 from macllm.tune.job import Job
 from macllm.tune.loop import Loop
 from macllm.tune.methods import attach, rate_shares
@@ -48,6 +50,7 @@ def run(
             f"{job.folder}: the run takes more than the {size(expected.limit_bytes)} that may be taken, and fits with "
             f"batch_size={expected.settings['batch_size']}; start a new run with that, or raise memory"
         )
+    others = mx.get_active_memory()
     loaded = load_model(job.base, name=job.name or None, dtype=job.dtype, progress=loading)
     model = loaded.model
     if not isinstance(model, Decoder):
@@ -74,7 +77,7 @@ def run(
         resumed_step=setup.saved.progress.step if setup.saved is not None else 0,
         notes=setup.notes,
     )
-    with allocating_within(expected.needed_bytes):
+    with keeping_to_plan(expected.needed_bytes, others):
         yield from Loop(setup, loaded, model, optimizer, World.here()).run(cancelled)
 
 
