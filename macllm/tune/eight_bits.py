@@ -42,19 +42,24 @@ class EightBits:
             self.state[name] = self._packed(averages, None)
             mx.eval(self.state[name])
 
-    def apply_gradients(
-        self, gradients: Mapping[str, mx.array], parameters: Mapping[str, mx.array]
+    def moved(
+        self, gradients: Mapping[str, mx.array], parameters: Mapping[str, mx.array], divisor: mx.array
     ) -> dict[str, mx.array]:
-        """The parameters one step further. One parameter's averages are unpacked at a time."""
+        """The parameters one step further along ``gradients / divisor``, one after the other.
+
+        So the averages of one alone are unpacked at a time, and one alone is there in float32.
+        """
         self.state["step"] = self.step + 1
         number = int(np.array(self.step))
         self._inner.state["step"], self._inner.learning_rate = self.step, self.learning_rate
         moved = {}
         for index, (name, parameter) in enumerate(parameters.items()):
             averages = self._unpacked(self.state[name], parameter)
-            moved[name] = self._inner.apply_single(gradients[name].astype(mx.float32), parameter, averages)
+            slope = gradients[name].astype(mx.float32) / divisor
+            found = self._inner.apply_single(slope, parameter.astype(mx.float32), averages)
+            moved[name] = found.astype(parameter.dtype)
             self.state[name] = self._packed(averages, mx.random.key((number << 20) + index))
-            del averages
+            del averages, slope, found
             mx.eval(moved[name], self.state[name])
         return moved
 

@@ -4,9 +4,9 @@ All arithmetic is in float32, whatever the weights are kept in.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import mlx.core as mx
 from mlx import optimizers as mlx_optimizers
@@ -28,6 +28,9 @@ BITS = (32, 8)  # of an average
 _BESIDE_MUON = 0.015
 _OUTSIDE_MUON = ("embed", "positions", "head")  # tables and the head are no hidden layers
 _STEP = "step"
+
+Arrays: TypeAlias = Mapping[str, mx.array]
+Move: TypeAlias = Callable[[Arrays, Arrays, mx.array], dict[str, mx.array]]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class _Group:
     optimizer: Any
     share: float
     names: tuple[str, ...]
+    move: Move
 
 
 class Optimizer:
@@ -108,40 +112,37 @@ class Optimizer:
             beside = spec.name == "muon" and not _for_muon(name, parameter)
             share = (shares or {}).get(name, 1.0) * (_BESIDE_MUON if beside else 1.0)
             members.setdefault((beside, share), []).append(name)
-        self._groups = [
-            _Group(_made(OptimizerSpec("adamw", bits=spec.bits) if beside else spec), share, tuple(names))
-            for (beside, share), names in members.items()
-        ]
-        for group in self._groups:
-            group.optimizer.init({name: parameters[name].astype(mx.float32) for name in group.names})
+        self._groups: list[_Group] = []
+        for (beside, share), names in members.items():
+            made = _made(OptimizerSpec("adamw", bits=spec.bits) if beside else spec)
+            made.init({name: parameters[name].astype(mx.float32) for name in names})
+            self._groups.append(_Group(made, share, tuple(names), _move(made)))
 
     @property
     def steps(self) -> int:
         """Updates so far."""
         return int(self._groups[0].optimizer.step.item()) if self._groups else 0
 
-    def clipped(
-        self, gradients: Mapping[str, mx.array], count: int = 1
-    ) -> tuple[Mapping[str, mx.array], mx.array]:
-        """Means of gradients summed over ``count``, their global norm at most ``spec.clip``; and the norm they had."""
+    def divisor(self, gradients: Arrays, count: int = 1) -> tuple[mx.array, mx.array]:
+        """What makes means of gradients summed over ``count``, their global norm at most ``spec.clip``.
+
+        And the norm that the means have without that.
+        """
         norm = mx.sqrt(sum((mx.square(one / count).sum() for one in gradients.values()), mx.array(0.0)))
         bound = self.spec.clip if self.spec.clip is not None else math.inf
-        return _Divided(gradients, count * mx.maximum((norm + 1e-6) / bound, 1.0)), norm
+        return count * mx.maximum((norm + 1e-6) / bound, 1.0), norm
 
     def update(
-        self, parameters: Mapping[str, mx.array], gradients: Mapping[str, mx.array], rate: float
+        self, parameters: Arrays, gradients: Arrays, rate: float, divisor: mx.array | float = 1.0
     ) -> dict[str, mx.array]:
-        """The parameters one step further, each in its own type; both given for every parameter."""
+        """The parameters one step further along ``gradients / divisor``, each in its own type."""
         moved: dict[str, mx.array] = {}
         for group in self._groups:
             group.optimizer.learning_rate = rate * group.share
-            own = {name: parameters[name].astype(mx.float32) for name in group.names}
-            if not isinstance(group.optimizer, EightBits):
-                gradients_now = {name: gradients[name].astype(mx.float32) for name in group.names}
-                moved |= group.optimizer.apply_gradients(gradients_now, own)
-            else:  # which takes one after the other
-                moved |= group.optimizer.apply_gradients(gradients, own)
-        return {name: moved[name].astype(parameter.dtype) for name, parameter in parameters.items()}
+            slopes = {name: gradients[name] for name in group.names}
+            own = {name: parameters[name] for name in group.names}
+            moved |= group.move(slopes, own, mx.array(divisor))
+        return {name: moved[name] for name in parameters}
 
     def state(self) -> dict[str, mx.array]:
         """All that it remembers, flat: ``step``, and each parameter's averages as ``path:name``."""
@@ -177,20 +178,25 @@ class Optimizer:
                 }
 
 
-class _Divided(Mapping[str, mx.array]):
-    """Arrays divided when they are asked for: a second set of all of them need not be in memory."""
+def _move(optimizer: Any) -> Move:
+    """Gradients, parameters and a divisor to the parameters one step further, by an optimizer of :func:`_made`.
 
-    def __init__(self, arrays: Mapping[str, mx.array], divisor: mx.array) -> None:
-        self._arrays, self._divisor = arrays, divisor
+    An update is dozens of elementwise operations on each of hundreds of small matrices, in shapes that never change:
+    where MLX compiles for the device it is compiled as a whole. What the optimizer remembers goes in and comes out;
+    nothing is captured.
+    """
+    if isinstance(optimizer, EightBits):
+        return optimizer.moved
 
-    def __getitem__(self, name: str) -> mx.array:
-        return self._arrays[name] / self._divisor
+    def move(gradients: Arrays, parameters: Arrays, divisor: mx.array) -> dict[str, mx.array]:
+        slopes = {name: one.astype(mx.float32) / divisor for name, one in gradients.items()}
+        own = {name: one.astype(mx.float32) for name, one in parameters.items()}
+        found = optimizer.apply_gradients(slopes, own)
+        return {name: found[name].astype(one.dtype) for name, one in parameters.items()}
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
+    if mx.default_device() != mx.gpu:  # on CPU, MLX would call a C++ compiler at run time
+        return move
+    return cast(Move, mx.compile(move, inputs=optimizer.state, outputs=optimizer.state))
 
 
 def _for_muon(name: str, parameter: mx.array) -> bool:

@@ -64,12 +64,12 @@ def apply(
     if not count:
         return Outcome(math.nan, 0.0, 0, False, "no token of the step is supervised")
     mean = total / count
-    clipped, found = optimizer.clipped(gradients, count)
+    divisor, found = optimizer.divisor(gradients, count)
     norm = number(found)
     for name, value in (("loss", mean), ("gradient", norm)):
         if not math.isfinite(value):
             return Outcome(mean, norm, count, False, f"the {name} is no finite number ({value})")
-    put(model, optimizer.update(flat(model), clipped, rate))
+    put(model, optimizer.update(flat(model), gradients, rate, divisor))
     mx.eval(model.trainable_parameters(), optimizer.state())
     return Outcome(mean, norm, count, True)
 

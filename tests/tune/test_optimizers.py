@@ -1,5 +1,6 @@
 """Optimizers: they move what they should, refuse what they cannot use, and resume bit for bit."""
 
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from macllm.errors import CheckpointError, OptionError
+from macllm.tune import optimizers
 from macllm.tune.optimizers import Optimizer, OptimizerSpec
 from macllm.tune.settings import OPTIMIZERS
 
@@ -105,14 +107,47 @@ def test_a_share_of_the_rate_belongs_to_a_parameter() -> None:
 def test_clipping_bounds_the_global_norm_and_keeps_the_direction() -> None:
     given = gradients(0)
     norm = np.sqrt(sum(float((one**2).sum().item()) for one in given.values()))
-    clipped, told = Optimizer(OptimizerSpec(clip=0.5), parameters()).clipped(given)
+    divisor, told = Optimizer(OptimizerSpec(clip=0.5), parameters()).divisor(given)
     assert told.item() == pytest.approx(norm, rel=1e-6)
-    assert np.sqrt(sum(float((one**2).sum().item()) for one in clipped.values())) == pytest.approx(0.5, 1e-5)
-    for name in given:
-        assert np.allclose(np.array(clipped[name]), np.array(given[name]) * 0.5 / norm, rtol=1e-5)
+    assert norm / divisor.item() == pytest.approx(0.5, 1e-5)
     for bound in (None, 2 * norm):
-        same, _ = Optimizer(OptimizerSpec(clip=bound), parameters()).clipped(given)
-        assert all(mx.array_equal(same[name], given[name]).item() for name in given)
+        assert Optimizer(OptimizerSpec(clip=bound), parameters()).divisor(given)[0].item() == 1
+
+
+def test_gradients_are_divided_before_they_move_anything() -> None:
+    start, given = parameters(), gradients(0)
+    spec = OptimizerSpec("sgd", weight_decay=0.1)
+    found = Optimizer(spec, start).update(start, given, RATE, mx.array(4.0))
+    same = Optimizer(spec, start).update(start, {name: one / 4 for name, one in given.items()}, RATE)
+    other = Optimizer(spec, start).update(start, given, RATE)
+    assert all(mx.array_equal(found[name], same[name]).item() for name in start)
+    assert not any(mx.array_equal(found[name], other[name]).item() for name in start)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, with which MLX compiles for a CPU")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_a_compiled_update_is_the_update_and_captures_nothing(
+    name: str, dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = parameters(dtype)
+    plain = Optimizer(OptimizerSpec(name), start, {MATRIX: 16.0})
+    expected = run(plain, start, range(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizers.mx, "default_device", lambda: mx.gpu)  # where MLX compiles
+        compiled = Optimizer(OptimizerSpec(name), start, {MATRIX: 16.0})
+    traced = []
+    for group in compiled._groups:
+        apply = group.optimizer.apply_gradients
+        patched = lambda *given, apply=apply: traced.append(1) or apply(*given)  # noqa: E731
+        monkeypatch.setattr(group.optimizer, "apply_gradients", patched)
+    found = run(compiled, start, range(4))
+    assert len(traced) == len(compiled._groups)  # once; every other step is told all that it goes by
+    tolerance = 1e-5 if dtype == mx.float32 else 2**-7
+    for one in start:
+        assert mx.allclose(found[one], expected[one], rtol=tolerance, atol=tolerance).item()
+    for key, value in plain.state().items():
+        assert mx.allclose(compiled.state()[key], value, rtol=1e-4, atol=1e-6).item()
 
 
 @pytest.mark.parametrize(
