@@ -24,6 +24,7 @@ from macllm.fit import (
 from macllm.quantization import Quantization
 from macllm.spec import KeyValues, ModelSpec
 from macllm.spec.memory import KV_WIDTHS, NO_KV_BITS
+from macllm.tune.memory import least_bytes
 
 if TYPE_CHECKING:
     from macllm.weights.gguf_file import GGUFFile
@@ -206,9 +207,7 @@ def _plain_layers(spec: ModelSpec | None, kv_bits: int | None) -> tuple[str, ...
 
 
 def _trainable(spec: ModelSpec | None, weight_bytes: int | None) -> int | None:
-    return (
-        sizes.trainable_memory(spec, weight_bytes) if spec is not None and weight_bytes is not None else None
-    )
+    return least_bytes(spec, weight_bytes) if spec is not None and weight_bytes is not None else None
 
 
 def _fit(memory_gb: int, facts: _Facts) -> Fit:
@@ -217,7 +216,7 @@ def _fit(memory_gb: int, facts: _Facts) -> Fit:
     contexts = {key: longest_context(need, usable, longest) for key, need in facts.needed.items()}
     qlora = None
     if facts.spec is not None:
-        qlora = sizes.trainable_memory(facts.spec, bytes_by_precision(facts.spec)["4"]) <= usable
+        qlora = least_bytes(facts.spec, bytes_by_precision(facts.spec)["4"]) <= usable
     return Fit(memory_gb, usable, contexts, qlora)
 
 

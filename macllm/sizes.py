@@ -8,7 +8,6 @@ from macllm.spec import CacheSpec, KeyValues, ModelSpec, State, Tokens
 from macllm.spec.memory import REWIND_TOKENS
 
 KEPT_WINDOWS = 2  # of tokens that a sliding cache keeps, so that rewinding within a window is exact
-ADAPTER_RANK = 8  # of the LoRA whose memory `trainable_memory` states
 
 
 def weight_bytes(spec: ModelSpec, formats: Mapping[str, Quantization | None], dense_bytes: int = 2) -> int:
@@ -69,24 +68,12 @@ def kv_bytes_per_token(spec: ModelSpec, value_bytes: int = 2, kv_bits: int | Non
     return sum(cache.nbytes_per_token(value_bytes, kv_bits) for cache in held)
 
 
-def adapter_tensors(spec: ModelSpec, rank: int = ADAPTER_RANK) -> Iterator[int]:
+def adapter_tensors(spec: ModelSpec, rank: int) -> Iterator[int]:
     """Sizes of the LoRA factors on every matrix inside the layers, of a stack one a matrix."""
     for tensor in spec.tensors():
         if tensor.kind in ("matrix", "stack") and tensor.name.startswith("layers."):
             *count, outputs, inputs = tensor.shape
             yield rank * math.prod(count) * (outputs + inputs)
-
-
-def trainable_memory(spec: ModelSpec, weights: int, tokens: int = 2048, rank: int = ADAPTER_RANK) -> int:
-    """Bytes to train a LoRA of ``rank`` on one sequence of ``tokens``, with gradient checkpointing.
-
-    Weights as they are, float32 adapter with gradient and two Adam moments, 16-bit layer inputs, the widest
-    layer's activations, and one chunk of 512 logits in float32.
-    """
-    adapter = sum(adapter_tensors(spec, rank)) * 4 * 4
-    boundaries = len(spec.layers) * tokens * spec.dim * 2
-    widest = max(sum(layer.working_values) for layer in spec.layers) + spec.dim * 4
-    return weights + adapter + boundaries + widest * tokens * 4 + 2 * 512 * spec.vocab * 4
 
 
 def working_bytes(

@@ -116,15 +116,6 @@ def test_adapter_sizes_are_those_of_lora_on_every_layer_matrix() -> None:
     assert sum(sizes.adapter_tensors(spec, rank=4)) == 4 * 3 * (attention + 3 * (48 + 80))
 
 
-def test_training_needs_more_for_more() -> None:
-    spec = spec_from_config(config_of("qwen3"))
-    least = sizes.trainable_memory(spec, 1_000_000)
-    assert least > 1_000_000
-    assert sizes.trainable_memory(spec, 2_000_000) - least == 1_000_000
-    assert sizes.trainable_memory(spec, 1_000_000, tokens=4096) > least
-    assert sizes.trainable_memory(spec, 1_000_000, rank=64) > least
-
-
 def test_working_bytes_grow_by_the_cache() -> None:
     spec = spec_from_config(config_of("gemma3"))
     growth = sizes.working_bytes(spec, 0, 300) - sizes.working_bytes(spec, 0, 100)

@@ -11,8 +11,8 @@ from macllm.errors import ConfigError, MacllmError, OptionError
 from macllm.families import spec_from_config
 from macllm.spec import ModelSpec
 from macllm.tune.objectives.kinds import KINDS
-from macllm.tune.peak import Device, Rows, Run, held_weights
-from macllm.tune.settings import Value
+from macllm.tune.peak import METAL, Device, Rows, Run, held_weights
+from macllm.tune.settings import DEFAULTS, Value
 from macllm.units import size
 
 Verdict: TypeAlias = Literal["fits", "tight", "too big", "unknown"]
@@ -109,6 +109,16 @@ def needed_bytes(
     device = device if device is not None else Device.here()
     weights, packed = held_weights(base.spec, base.weight_bytes, limit, device)
     return Run(base.spec, weights, packed, settings, device).peak(rows).total
+
+
+def least_bytes(spec: ModelSpec, weights: int) -> int:
+    """Peak bytes on a Mac's GPU of a run of usual settings with one row at a time and activations computed twice.
+
+    That is what a run with little memory is made to take, before averages in 8 bits or shorter rows. ``weights``:
+    their bytes as they are stored.
+    """
+    settings = {**DEFAULTS, "batch_size": 1, "grad_checkpoint": True}
+    return needed_bytes(Base(weights, spec), settings, device=METAL)
 
 
 def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Device | None = None) -> Estimate:
