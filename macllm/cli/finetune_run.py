@@ -131,10 +131,9 @@ def leave(watched: Watched, view: View) -> None:
 
 def _end(watched: Watched, *, as_json: bool) -> None:
     trained = watched.trained
-    if as_json and trained is not None:
+    assert trained is not None
+    if as_json:
         print_json(_as_json(watched))
-    if trained is None:
-        raise Cancelled(f"{watched.folder}: stopped before the first step; nothing was learned")
     if trained.reason == "stopped":
         steps = f" of {watched.step.steps}" if watched.step is not None else ""
         raise Cancelled(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 import mlx.core as mx
@@ -24,7 +25,7 @@ from macllm.engine.training_events import (
     TrainStep,
     Validation,
 )
-from macllm.errors import MacllmError, MemoryLimitError
+from macllm.errors import Cancelled, MacllmError, MemoryLimitError
 from macllm.nn.adapted import seed_dropout
 from macllm.nn.decoder import Decoder
 from macllm.tune import learned, state
@@ -81,13 +82,14 @@ class Loop:
     def run(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
         """All steps that are left. ``cancelled`` is asked after each: the run is saved and ends.
 
-        Raises Diverged, MemoryLimitError, or MacllmError where something cannot be written.
+        Raises Cancelled before the first of all; Diverged, MemoryLimitError, or MacllmError where something cannot
+        be written.
         """
         if self._world.first:
             self._metrics.begin(self.progress.step)
         mx.reset_peak_memory()
         if self.progress.step == 0:
-            yield from self._first_look()
+            yield from self._first_look(cancelled)
         elif self.progress.best_step == self.progress.step:
             self._write_learned()
         batches = iter(Batches(self._setup.data.train, self._setup.batching, self.progress.position))
@@ -214,14 +216,19 @@ class Loop:
         step = self.progress.step
         return step % int(self._setup.settings[every]) == 0 or step == self._setup.steps
 
-    def _first_look(self) -> Iterator[TrainingEvent]:
-        """What the base comes to, before anything is learned."""
-        found = self._validation_loss()
+    def _first_look(self, cancelled: Callable[[], bool]) -> Iterator[TrainingEvent]:
+        """What the base comes to, before anything is learned: so there is nothing to save where it is stopped."""
+        found = self._validation_loss(cancelled)
         row = Row(0, 0.0, None, found[0], None, None, 0, 0, None, mx.get_peak_memory(), 0.0)
         if self._world.first:
             self._metrics.add(row, **found[1])
         yield Validation(0, found[0], best=False)
         yield from self._samples()
+        self._go_on_unless(cancelled)
+
+    def _go_on_unless(self, cancelled: Callable[[], bool]) -> None:
+        if self._world.any(cancelled()):
+            raise nothing_trained(self._setup.job.folder)
 
     def _validated(self) -> Validation:
         loss, self._figures = self._validation_loss()
@@ -233,12 +240,14 @@ class Loop:
             self.progress = replace(now, waited=now.waited + 1)
         return Validation(now.step, loss, best)
 
-    def _validation_loss(self) -> tuple[float, dict[str, float]]:
+    def _validation_loss(self, cancelled: Callable[[], bool] | None = None) -> tuple[float, dict[str, float]]:
         """The mean loss over the validation rows, and the means of the objective's own figures."""
         objective = self._setup.objective
         total = count = 0.0
         figures: list[Mapping[str, tuple[float, int]]] = []
         for batch in Batches(self._setup.data.valid, self._setup.batching, Position(0)).once():
+            if cancelled is not None:
+                self._go_on_unless(cancelled)
             made = self._world.share(objective.ready(self._model, batch, None), objective.together)
             if made is None:
                 continue
@@ -324,6 +333,11 @@ class Loop:
             f"batch_size={settings['batch_size']} and max_seq_length={settings['max_seq_length']}; {self._kept()}; "
             "lower one of them, or turn grad_checkpoint on"
         )
+
+
+def nothing_trained(folder: Path) -> Cancelled:
+    """The end of a run that was stopped too early to be saved."""
+    return Cancelled(f"{folder}: stopped before the first step; nothing was trained")
 
 
 def _means(figures: Iterable[Mapping[str, tuple[float, int]]]) -> dict[str, float]:

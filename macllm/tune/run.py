@@ -9,12 +9,12 @@ from macllm.adapters.kept import WEIGHTS
 from macllm.engine.loading import Progress as LoadProgress
 from macllm.engine.loading import load_model
 from macllm.engine.training_events import Planned, Preparing, TrainingEvent
-from macllm.errors import Cancelled, InputError, MacllmError, MemoryLimitError
+from macllm.errors import InputError, MacllmError, MemoryLimitError
 from macllm.nn.decoder import Decoder
 from macllm.tune import state
 from macllm.tune.ahead import keeping_to_plan
 from macllm.tune.job import Job
-from macllm.tune.loop import Loop
+from macllm.tune.loop import Loop, nothing_trained
 from macllm.tune.methods import attach, rate_shares
 from macllm.tune.optimizers import Optimizer
 from macllm.tune.parallel import World
@@ -58,7 +58,7 @@ def run(
     for done, total in setup.objective.begin(model, [*setup.data.train, *setup.data.valid]):
         yield Preparing(done, total)
         if cancelled():
-            raise Cancelled(f"{job.folder}: stopped before the first step; nothing was trained")
+            raise nothing_trained(job.folder)
     attached = attach(model, setup.spec, setup.method, int(setup.settings["seed"]))
     setup.objective.equip(model)
     shares = rate_shares(attached.names, float(setup.settings["loraplus_ratio"]))

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from macllm.adapters.kept import STATE, WEIGHTS
-from macllm.engine.training_events import TrainingEvent
+from macllm.engine.training_events import TrainingEvent, TrainStep
 from macllm.tune.job import Job
 from macllm.tune.metrics_file import read
 from macllm.tune.run import train
@@ -39,14 +39,12 @@ def job(folder: Path, **settings: Any) -> Job:
 
 def ran(one: Job, stop_after: int | None = None) -> list[TrainingEvent]:
     """All events; with ``stop_after`` the run is asked to stop after so many steps."""
-    asked = 0
+    events: list[TrainingEvent] = []
 
     def cancelled() -> bool:
-        nonlocal asked
-        asked += bool(events)  # not while the rows are read
-        return stop_after is not None and asked >= stop_after
+        steps = sum(isinstance(event, TrainStep) for event in events)
+        return bool(events) and stop_after is not None and steps >= stop_after  # not while the rows are read
 
-    events: list[TrainingEvent] = []
     for event in train(one, cancelled=cancelled):
         events.append(event)
     return events

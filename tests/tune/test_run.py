@@ -17,8 +17,8 @@ from running import QUICK, assert_same, data, job, left, ran, rows
 from macllm.adapters import files
 from macllm.adapters.kept import STATE
 from macllm.engine.loading import load_model
-from macllm.engine.training_events import Planned, Saved, Trained, TrainStep, Validation
-from macllm.errors import InputError, MacllmError, OptionError
+from macllm.engine.training_events import Planned, Saved, Trained, TrainingEvent, TrainStep, Validation
+from macllm.errors import Cancelled, InputError, MacllmError, OptionError
 from macllm.nn.adapted import adapters
 from macllm.tune import state
 from macllm.tune.loop import Diverged
@@ -97,6 +97,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(settings: dict, tmp_path: Path) -> No
     resumed = ran(replace(broken, settings={}, resume=True))
     assert isinstance(resumed[0], Planned) and resumed[0].resumed_step == 3
     assert_same(left(whole.folder), left(broken.folder))
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["in the first look", "after it"])
+def test_a_run_that_is_stopped_before_its_first_step_ends_at_once_and_can_be_begun_again(
+    looked: bool, tmp_path: Path
+) -> None:
+    one, events = job(tmp_path), list[TrainingEvent]()
+
+    def cancelled() -> bool:
+        return any(isinstance(event, Validation if looked else Planned) for event in events)
+
+    with pytest.raises(Cancelled, match=r"out: stopped before the first step; nothing was trained"):
+        for event in train(one, cancelled=cancelled):
+            events.append(event)
+    assert any(isinstance(event, Validation) for event in events) == looked
+    assert not any(isinstance(event, TrainStep) for event in events)
+    ran(one)
+    whole = job(tmp_path / "whole")
+    ran(whole)
+    assert_same(left(one.folder), left(whole.folder))
 
 
 def test_what_a_run_goes_on_with_must_be_its_own(tmp_path: Path) -> None:

@@ -106,5 +106,5 @@ def test_the_base_is_asked_once_and_tells_how_far_it_is(tmp_path: Path) -> None:
     assert told == events[: len(told)] and told[-1] == Preparing(32, 32) and len(told) == 8
     assert not any(isinstance(event, Preparing) for event in ran(job(tmp_path / "b", "dpo", iters=1)))
     with pytest.raises(Cancelled, match=r"stopped before the first step"):
-        ran(job(tmp_path / "c", "kto", LABELLED), stop_after=1)
+        ran(job(tmp_path / "c", "kto", LABELLED), stop_after=0)
     assert not (tmp_path / "c" / "out").exists()
