@@ -116,4 +116,4 @@ def _loss(settings: Settings, say: Callable[[str], None], model: str, data: str,
     except WorkerError as error:
         why = str(error)
     figure = f"loss on other rows after {tokens:,} tokens"
-    return Row("finetune-speed", figure, "nats", ours, AS_IT_COMES, theirs, Target("ratio", at_most=1.0), why)
+    return Row("finetune-speed", figure, "nats", ours, OPENBLAS, theirs, Target("ratio", at_most=1.0), why)

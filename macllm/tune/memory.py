@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -11,7 +11,7 @@ from macllm.errors import ConfigError, MacllmError, OptionError
 from macllm.families import spec_from_config
 from macllm.spec import ModelSpec
 from macllm.tune.objectives.kinds import KINDS
-from macllm.tune.peak import METAL, Device, Rows, Run, held_weights
+from macllm.tune.peak import METAL, Device, Rows, Run, forward_bytes, held_weights
 from macllm.tune.settings import DEFAULTS, Value
 from macllm.units import size
 
@@ -33,6 +33,14 @@ class Base:
     weight_bytes: int
     spec: ModelSpec | None = None
     why_no_spec: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A model that is in memory beside the one that learns: while it learns, or (not ``stays``) before it alone."""
+
+    base: Base
+    stays: bool
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,20 @@ def limit_of(settings: Mapping[str, Value], machine: int) -> int:
 
 
 def usual_rows(settings: Mapping[str, Value]) -> Rows:
-    """Rows as long as they may be, and where two answers are compared, two for each."""
-    length = int(settings["max_seq_length"])
-    pairs = KINDS[str(settings["objective"])].schemas == ("preference",)
-    return Rows(int(settings["batch_size"]) * (2 if pairs else 1), length, length)
+    """Rows as long as they may be: two for each where two answers are compared, and as many as the model writes."""
+    name = str(settings["objective"])
+    count = int(settings["batch_size"]) * generations(settings)
+    if KINDS[name].schemas == ("preference",):
+        count *= 2
+    writes = name == "grpo" or (name == "distill" and float(settings["on_policy"]) > 0)
+    drawn = int(settings["max_completion_length"]) if writes else 0
+    length = int(settings["max_seq_length"]) + drawn
+    return Rows(count, length, length, drawn)
+
+
+def generations(settings: Mapping[str, Value]) -> int:
+    """Rows that the model makes of one."""
+    return int(settings["num_generations"]) if settings["objective"] == "grpo" else 1
 
 
 def needed_bytes(
@@ -96,10 +114,11 @@ def needed_bytes(
     limit: int = 0,
     device: Device | None = None,
     rows: Rows | None = None,
+    beside: Beside | None = None,
 ) -> int:
-    """Peak bytes of a run: ``rows`` (the longest possible) through the base and what learns beside it.
+    """Peak bytes of a run: ``rows`` (the longest possible) through the base and what learns, with a model ``beside``.
 
-    ``limit`` decides on CPU whether packed weights are expanded. ``device``: this machine's usual one.
+    ``limit``, the machine's, decides on CPU whether packed weights are expanded. ``device``: this machine's usual one.
     """
     rows = rows if rows is not None else usual_rows(settings)
     if base.spec is None:
@@ -108,7 +127,13 @@ def needed_bytes(
         return base.weight_bytes + fixed + growing * kept * rows.tokens // _USUAL_TOKENS
     device = device if device is not None else Device.here()
     weights, packed = held_weights(base.spec, base.weight_bytes, limit, device)
-    return Run(base.spec, weights, packed, settings, device).peak(rows).total
+    peak = Run(base.spec, weights, packed, settings, device).peak(rows).total
+    if beside is None:
+        return peak
+    asked = beside.base.weight_bytes
+    if (spec := beside.base.spec) is not None:
+        asked = held_weights(spec, asked, limit, device)[0] + forward_bytes(spec, rows, device)
+    return peak + asked if beside.stays else max(peak, weights + asked)
 
 
 def least_bytes(spec: ModelSpec, weights: int) -> int:
@@ -126,8 +151,8 @@ def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Devi
 
     Raises OptionError for settings that cannot be.
     """
-    limit = limit_of(settings, limit)
-    needed = needed_bytes(base, settings, limit, device)
+    machine, limit = limit, limit_of(settings, limit)
+    needed = needed_bytes(base, settings, machine, device)
     about = "about " if base.spec is None else ""
     alone = f" ({base.why_no_spec})" if base.spec is None else ""
     if limit <= 0:
@@ -136,7 +161,8 @@ def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Devi
     takes = f"training takes {about}{size(needed)}, and models may take {size(limit)} {whose}{alone}"
     if needed <= TIGHT_SHARE * limit:
         return Estimate("fits", needed, limit, f"Fits: {takes}.", {})
-    remedy = _remedy(base, settings, limit if needed > limit else int(TIGHT_SHARE * limit), device)
+    wanted = limit if needed > limit else int(TIGHT_SHARE * limit)
+    remedy = _remedy(settings, lambda changed: needed_bytes(base, changed, machine, device) <= wanted)
     told = ", ".join(f"{name} {_told(value)}" for name, value in remedy.items())
     if needed <= limit:
         more = f" More room: {told}." if remedy else ""
@@ -146,18 +172,18 @@ def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Devi
 
 
 def _remedy(
-    base: Base, settings: Mapping[str, Value], limit: int, device: Device | None
+    settings: Mapping[str, Value], fits: Callable[[Mapping[str, Value]], bool]
 ) -> Mapping[str, Value]:
     """The change of least cost that fits: the step as it is by other means, and then shorter rows."""
     changes: dict[str, Value] = {}
     for changed in cheaper(settings, frozenset()):
         changes = {name: changed[name] for name in changed if changed[name] != settings[name]}
-        if needed_bytes(base, changed, limit, device) <= limit:
+        if fits(changed):
             return changes
     changed = {**settings, **changes}
     while int(changed["max_seq_length"]) > 256:
         changed["max_seq_length"] = int(changed["max_seq_length"]) // 2
-        if needed_bytes(base, changed, limit, device) <= limit:
+        if fits(changed):
             return {**changes, "max_seq_length": changed["max_seq_length"]}
     return {}
 

@@ -10,6 +10,7 @@ import mlx.core as mx
 from macllm.nn.decoder import Decoder
 from macllm.tune.batches import Batch
 from macllm.tune.examples import Example
+from macllm.tune.memory import Beside
 from macllm.tune.sft import sft_loss
 
 
@@ -22,6 +23,10 @@ class Objective(ABC):
 
     def refuses(self, example: Example) -> str | None:
         """Why it cannot learn from an example, in one sentence; None: it can. Asked before any model is loaded."""
+        return None
+
+    def beside(self) -> Beside | None:
+        """The model that is in memory beside the one that learns, if there is one."""
         return None
 
     def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:

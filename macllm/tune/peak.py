@@ -7,11 +7,12 @@ multiplied as they are, activations and attention as one kernel each, chunks of 
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
 from macllm.adapters.learnable import ALL, attention, first_layer, fully_learned, layer_of, matrices
+from macllm.sizes import held_bytes
 from macllm.spec import ModelSpec, TensorSpec
 from macllm.tune.activations import Learning, layer_values
 from macllm.tune.settings import Value
@@ -25,6 +26,7 @@ _LOGITS_COPIES = 3.2  # logits of a chunk, their softmax, and its parts on the w
 _UPDATE_COPIES, _PACKED_COPIES, _LARGEST_COPIES = 2.2, 2, 5
 _DORA_COPIES = 3  # of a matrix in float32 while the lengths of its rows are computed
 _BLOCK_COPIES = 5  # of the scores of a block of queries in the backward pass
+_PREFILL, _CACHE_STEP = 256, 256  # tokens: as macllm.tune.rollout and macllm.nn.kv_cache have them
 BLOCK = 256  # values of an 8-bit average that share a scale
 _STATE_BYTES = {"adamw": 8, "adam": 8, "lion": 4, "sgd": 4, "muon": 4, "adafactor": 0}  # a value that learns
 
@@ -57,11 +59,15 @@ CPU, METAL = Device(False, 4), Device(True, 2)
 
 @dataclass(frozen=True)
 class Rows:
-    """What goes through the model at once: ``count`` rows of ``length`` tokens, and no longer ``document`` in them."""
+    """What goes through the model at once: ``count`` rows of ``length`` tokens, and no longer ``document`` in them.
+
+    ``drawn``: how many of a row's tokens the model writes itself before it learns from them.
+    """
 
     count: int
     length: int
     document: int
+    drawn: int = 0
 
     @property
     def tokens(self) -> int:
@@ -92,10 +98,12 @@ class Run:
         self._settings, self._device = settings, device
 
     def peak(self, rows: Rows) -> Peak:
-        """At the worst moment of a step: in the backward pass of some layer, at the loss, or at the update."""
+        """At the worst moment of a step: where answers are drawn, in some layer's backward pass, at the loss, or at the
+        update.
+        """
         learned = self._learned_values
         adapters = 0 if self._full else learned * _WIDE
-        moments = max(self._backward(rows), self._at_loss(rows), self._update())
+        moments = max(self.drawing(rows), self._backward(rows), self._at_loss(rows), self._update())
         held = learned * _WIDE if int(self._settings["grad_accumulation_steps"]) > 1 else 0
         return Peak(self._weights, adapters + self._averages, moments + held)
 
@@ -138,6 +146,16 @@ class Run:
         return int(each * self._learned_values)
 
     # -- the moments -------------------------------------------------------------------------------------
+
+    def drawing(self, rows: Rows) -> int:
+        """Beside the weights while answers are drawn: all rows' caches, and the prompts' pass or a token's logits."""
+        if not rows.drawn:
+            return 0
+        spec, value = self._spec, self._device.value_bytes
+        caches = rows.count * held_bytes(spec, -(-rows.length // _CACHE_STEP) * _CACHE_STEP, value)
+        prompts = replace(rows, length=min(_PREFILL, rows.length - rows.drawn))
+        logits = int(_LOGITS_COPIES * rows.count * spec.vocab * _WIDE)
+        return caches + max(forward_bytes(spec, prompts, self._device), logits)
 
     def _backward(self, rows: Rows) -> int:
         """The largest sum of what is kept so far, the gradients so far, and the inside of the layer gone through."""
@@ -206,7 +224,8 @@ class Run:
         first = first_layer(spec, int(self._settings["num_layers"]))
         kept = 4 * boundary + (len(spec.layers) - first) * boundary + (0 if checkpoint else inside)
         chunk = _CHUNK if self._device.fused else max(_FEWEST_ROWS, min(_CHUNK, _CPU_LOGITS // spec.vocab))
-        logits = int(_LOGITS_COPIES * min(chunk, rows.tokens) * spec.vocab * _WIDE)
+        of_two = 2 if self._settings["objective"] == "distill" else 1  # the teacher's too
+        logits = int(of_two * _LOGITS_COPIES * min(chunk, rows.tokens) * spec.vocab * _WIDE)
         head = 0
         if any(tensor.name in ("head.weight", "embed.weight") for tensor in self._learning):
             head = 3 * spec.vocab * spec.dim * _WIDE  # its sum, that of a chunk, and the next sum
@@ -221,6 +240,12 @@ class Run:
     @property
     def _bits(self) -> int:
         return int(self._settings["optimizer_bits"])
+
+
+def forward_bytes(spec: ModelSpec, rows: Rows, device: Device) -> int:
+    """What a pass that nothing is learned from has in memory beside the weights."""
+    widest = max(max(layer.working_values) for layer in spec.layers) + 4 * spec.dim
+    return rows.tokens * widest * device.value_bytes
 
 
 def adapted(spec: ModelSpec, targets: str, num_layers: int) -> tuple[TensorSpec, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from macllm.errors import MemoryLimitError
 from macllm.tune import packing
-from macllm.tune.memory import Base, cheaper, limit_of, needed_bytes, usual_rows
+from macllm.tune.memory import Base, Beside, cheaper, generations, limit_of, needed_bytes, usual_rows
 from macllm.tune.peak import Device, Rows
 from macllm.tune.settings import Value
 from macllm.units import size
@@ -32,18 +32,20 @@ def plan(
     packs: bool = True,
     given: Collection[str] = (),
     device: Device | None = None,
+    beside: Beside | None = None,
 ) -> Plan:
     """How a run of ``settings`` on ``base`` fits into ``limit`` bytes, what models may take here (0: not known).
 
     ``memory`` of the settings bounds it further. ``lengths`` are the tokens of the examples: rows that none of them
-    fills take less; none: as long as they may be. ``packs``: several may share a row. Of ``given``, the settings that
-    the user stated, none is chosen otherwise, except that ``batch_size`` rows may be computed in several batches of
-    the same step. Raises MemoryLimitError in one sentence, and OptionError for a ``memory`` that is no amount.
+    fills take less; none: as long as they may be. ``packs``: several may share a row. ``beside`` as in
+    :func:`macllm.tune.memory.needed_bytes`. Of ``given``, the settings that the user stated, none is chosen otherwise,
+    except that ``batch_size`` rows may be computed in several batches of the same step. Raises MemoryLimitError in one
+    sentence, and OptionError for a ``memory`` that is no amount.
     """
-    limit = limit_of(settings, limit)
+    machine, limit = limit, limit_of(settings, limit)
 
     def needed(changed: Mapping[str, Value]) -> int:
-        return needed_bytes(base, changed, limit, device, _rows(changed, lengths, packs))
+        return needed_bytes(base, changed, machine, device, _rows(changed, lengths, packs), beside)
 
     first = needed(settings)
     tried = [dict(settings), *cheaper(settings, frozenset(given))]
@@ -60,8 +62,8 @@ def _rows(settings: Mapping[str, Value], lengths: Sequence[int], packs: bool) ->
     usual = usual_rows(settings)
     if not lengths:
         return usual
-    longest = min(max(lengths), usual.length)
-    count, length = min(usual.count, len(lengths)), longest
+    longest = min(max(lengths), usual.length - usual.drawn) + usual.drawn
+    count, length = min(usual.count, generations(settings) * len(lengths)), longest
     if packs:
         count, length = usual.count, usual.length
         if settings["pack"] == "auto":
@@ -102,17 +104,15 @@ def _notes(
 def _refusal(
     settings: Mapping[str, Value], needed: Callable[[Mapping[str, Value]], int], limit: int, takes: int
 ) -> str:
-    """That nothing fits, and the longest rows that would: by bisection, since bytes only grow with tokens."""
-    low, high = 0, int(settings["max_seq_length"]) // _MULTIPLE
+    """That nothing fits, and the longest rows or answers that would: by bisection, as bytes only grow with tokens."""
+    name = "max_completion_length" if usual_rows(settings).drawn else "max_seq_length"
+    low, high = 0, int(settings[name]) // _MULTIPLE
     while low < high:
         middle = (low + high + 1) // 2
-        fits = needed({**settings, "max_seq_length": middle * _MULTIPLE}) <= limit
+        fits = needed({**settings, name: middle * _MULTIPLE}) <= limit
         low, high = (middle, high) if fits else (low, middle - 1)
-    tokens = low * _MULTIPLE
-    remedy = (
-        f"max_seq_length={tokens} would fit" if tokens else "choose a smaller base, or one with fewer bits"
-    )
+    remedy = f"{name}={low * _MULTIPLE} would fit" if low else "choose a smaller base, or one with fewer bits"
     return (
-        f"training takes at least {size(takes)} with rows of {settings['max_seq_length']} tokens, and only "
-        f"{size(limit)} may be taken; {remedy}"
+        f"training takes at least {size(takes)} with {name}={settings[name]}, and only {size(limit)} may be taken; "
+        f"{remedy}"
     )

@@ -60,7 +60,8 @@ def roll_out(
         if step + 1 == limit:
             break
         hidden = model.hidden(token[:, None], caches)  # (B, 1, D)
-        mx.async_eval(hidden, [cache.arrays() for cache in caches])
+        # with what is likely: until that is computed, it keeps the logits of its step
+        mx.async_eval(hidden, log_prob, [cache.arrays() for cache in caches])
         if len(drawn) % _LOOK == 0:
             ended |= np.isin(np.array(mx.stack(drawn[-_LOOK:], axis=1)), stops).any(axis=1)
             if ended.all():

@@ -45,7 +45,7 @@ def run(
     job = setup.job
     lengths = [len(example) for example in (*setup.data.train, *setup.data.valid)]
     expected = plan_of(job, setup.settings, setup.spec, lengths, setup.objective, given=setup.settings)
-    if expected.settings != setup.settings:  # of a run that goes on, or whose answers are not of the rows
+    if expected.settings != setup.settings:  # of a run that goes on with less memory than it began with
         raise MemoryLimitError(
             f"{job.folder}: the run takes more than the {size(expected.limit_bytes)} that may be taken, and fits with "
             f"batch_size={expected.settings['batch_size']}; start a new run with that, or raise memory"

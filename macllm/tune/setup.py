@@ -140,7 +140,7 @@ def set_up(
     lengths = [len(example) for example in data.train]
     looked_at = [len(example) for example in data.valid]
     chosen: tuple[str, ...] = ()
-    if saved is None and settings["objective"] != "grpo":  # whose answers are not of the rows
+    if saved is None:
         settings, chosen = _fitting(job, settings, spec, [*lengths, *looked_at], objective)
     batching = batching_of(
         settings, spec, lengths, looked_at, together=objective.together, packs=objective.packs
@@ -194,7 +194,16 @@ def plan_of(
     packs = why is None and settings["pack"] != "no"
     device = Device.of(backend.name, backend.dtype)
     limit = backend.memory_limit_bytes
-    return plan(base, settings, limit, lengths=lengths, packs=packs, given=given, device=device)
+    return plan(
+        base,
+        settings,
+        limit,
+        lengths=lengths,
+        packs=packs,
+        given=given,
+        device=device,
+        beside=objective.beside(),
+    )
 
 
 def _refused(objective: Objective, data: DataSet) -> Iterator[Problem]:

@@ -20,11 +20,16 @@ from macllm.families.tiny import base_config
 from macllm.fit import bytes_by_precision
 from macllm.nn.decoder import Decoder
 from macllm.tune.ahead import allocating_within, keeping_to_plan
-from macllm.tune.memory import Base, estimate, needed_bytes, parse_memory, read_base
+from macllm.tune.batches import Batch, Position
+from macllm.tune.forward import learned_states
+from macllm.tune.loss import row_losses
+from macllm.tune.memory import Base, Beside, estimate, needed_bytes, parse_memory, read_base
 from macllm.tune.methods import attach
+from macllm.tune.objectives.divergence import FromTeacher, Measure
 from macllm.tune.optimizers import Optimizer, OptimizerSpec
 from macllm.tune.peak import CPU, METAL, Rows, Run, adapted, held_weights
 from macllm.tune.planner import Plan, plan
+from macllm.tune.rollout import roll_out
 from macllm.tune.settings import DEFAULTS, Value, checked
 from macllm.tune.sft import sft_loss
 from macllm.tune.step import optimizer_step
@@ -129,6 +134,48 @@ def expected_and_measured(name: str) -> tuple[int, int]:
     return expected, measured(model, settings, rows, expected)
 
 
+def answers_expected_and_measured() -> tuple[int, int]:
+    """Bytes of a model that writes four answers to each of three prompts."""
+    settings = checked({"objective": "grpo", "reward": "exact"})
+    spec = spec_from_config(SHAPE)
+    model = random_model(spec)
+    rows = Rows(12, 64 + 440, 64 + 440, 440)
+    expected = Run(spec, spec.parameters * 4, False, settings, CPU).drawing(rows)
+    mx.eval(model.parameters())
+    prompts = [np.arange(64, dtype=np.int32)] * 3
+    with allocating_within(spec.parameters * 4 + expected):
+        mx.reset_peak_memory()
+        roll_out(model, prompts, {-1}, rows.drawn, copies=4)
+        return spec.parameters * 4 + expected, mx.get_peak_memory()
+
+
+def taught_expected_and_measured() -> tuple[int, int]:
+    """Bytes of a step that learns from a teacher that is twice as wide."""
+    settings, rows = checked({"objective": "distill", "teacher": "other"}), Rows(2, 256, 256)
+    spec, wider = spec_from_config(SHAPE), spec_from_config({**SHAPE, "head_dim": 64, "hidden_size": 384})
+    model, teacher = random_model(spec), random_model(wider)
+    attach(model, spec, Method("lora", 8))
+    own, other = Base(spec.parameters * 4, spec), Base(wider.parameters * 4, wider)
+    expected = needed_bytes(own, settings, device=CPU, rows=rows, beside=Beside(other, stays=True))
+    rule = FromTeacher(Measure("forward_kl", 1.0, 0.5), teacher, spec.vocab)
+    ids = np.random.default_rng(0).integers(0, 2000, (rows.count, rows.length + 1)).astype(np.int32)
+    learned, segments = np.ones(ids.shape, np.bool_), np.ones(ids.shape, np.int32)
+    batch = Batch(ids, learned, segments, segments, (0, 1), Position(0))
+
+    def loss(_: int) -> tuple[mx.array, int]:
+        states = learned_states(model, batch)[0]
+        told = (mx.stop_gradient(learned_states(teacher, batch)[0]),)
+        losses = row_losses(model, states, told, rule)
+        return losses.sum(), losses.size
+
+    optimizer = Optimizer(OptimizerSpec("adamw"), flat(model))
+    mx.eval(model.parameters(), teacher.parameters(), optimizer.state())
+    with allocating_within(expected):
+        mx.reset_peak_memory()
+        optimizer_step(model, optimizer, [0], loss, 1e-5)
+        return expected, mx.get_peak_memory()
+
+
 def ahead(limit: int) -> tuple[int, int]:
     """The peak of a chain of operations within ``limit``, and MLX's limit after it, which was a terabyte."""
     mx.set_memory_limit(10**12)
@@ -158,6 +205,12 @@ def test_what_is_measured_is_within_15_percent(name: str) -> None:
     assert 0.85 * found < expected < 1.15 * found
 
 
+@pytest.mark.parametrize("which", ["answers", "taught"])
+def test_answers_of_its_own_and_a_teacher_are_in_the_plan(which: str) -> None:
+    expected, found = alone(f"{which}_expected_and_measured()")
+    assert 0.85 * found < expected < 1.15 * found
+
+
 def test_nothing_is_allocated_ahead_beyond_the_limit_and_the_limit_is_put_back() -> None:
     peak, limit = alone("ahead(0)")
     assert peak < 12_000_000 and limit == 10**12
@@ -173,9 +226,14 @@ def test_a_run_is_kept_to_its_plan_beside_what_the_process_had_before(planned: i
 
 
 def planned(
-    model: Base, limit: int, given: tuple[str, ...] = (), lengths: Any = (), **changes: Value
+    model: Base,
+    limit: int,
+    given: tuple[str, ...] = (),
+    lengths: Any = (),
+    packs: bool = True,
+    **changes: Value,
 ) -> Plan:
-    return plan(model, checked(changes), limit, given=given, lengths=lengths, device=METAL)
+    return plan(model, checked(changes), limit, given=given, lengths=lengths, packs=packs, device=METAL)
 
 
 @pytest.mark.parametrize("name", ["qwen3-8b", "llama-3.1-8b"])
@@ -220,13 +278,49 @@ def test_a_refusal_names_the_longest_rows_that_fit() -> None:
     model = base("qwen3-8b")
     with pytest.raises(MemoryLimitError, match="max_seq_length=") as refused:
         planned(model, 7 * 10**9, max_seq_length=32_768)
-    longest = int(str(refused.value).split("max_seq_length=")[1].split()[0])
+    longest = int(str(refused.value).rsplit("max_seq_length=")[-1].split()[0])
     assert 256 < longest < 32_768
     assert planned(model, 7 * 10**9, max_seq_length=longest).needed_bytes <= 7 * 10**9
     with pytest.raises(MemoryLimitError):
         planned(model, 7 * 10**9, max_seq_length=longest + 32)
     with pytest.raises(MemoryLimitError, match="choose a smaller base"):
         planned(model, 4 * 10**9)
+
+
+def test_answers_that_the_model_writes_itself_count_however_short_the_prompts_are() -> None:
+    model, lengths = base("qwen3-8b"), [40] * 100
+    grpo = {
+        "objective": "grpo",
+        "reward": "exact",
+        "max_completion_length": 512,
+        "max_seq_length": 256,
+        "num_generations": 4,
+        "packs": False,
+    }
+    told = planned(model, 0, lengths=lengths, **grpo).needed_bytes
+    assert told > planned(model, 0, lengths=[552] * 100, max_seq_length=552, batch_size=4).needed_bytes
+    for more in ({"num_generations": 16}, {"max_completion_length": 1024}):
+        assert planned(model, 0, lengths=lengths, **{**grpo, **more}).needed_bytes > told
+    split = planned(model, MAC_16_GB, lengths=lengths, **grpo)
+    assert split.needed_bytes <= MAC_16_GB < told
+    rows = int(split.settings["batch_size"]) * int(split.settings["grad_accumulation_steps"])
+    assert rows == DEFAULTS["batch_size"] and split.settings["num_generations"] == 4
+    with pytest.raises(
+        MemoryLimitError, match=r"max_completion_length=512, .* max_completion_length=\d+ would"
+    ) as refused:
+        planned(model, 6 * 10**9, lengths=lengths, **grpo)
+    fits = int(str(refused.value).rsplit("max_completion_length=")[-1].split()[0])
+    assert planned(model, 6 * 10**9, lengths=lengths, **{**grpo, "max_completion_length": fits})
+
+
+def test_a_teacher_stands_beside_what_learns_or_is_asked_before() -> None:
+    model, large = base("qwen3-0.6b"), base("qwen3-8b")
+    settings = checked({"objective": "distill", "teacher": "qwen3-8b"})
+    alone = needed(model, settings)
+    beside = needed_bytes(model, settings, device=METAL, beside=Beside(large, stays=True))
+    before = needed_bytes(model, settings, device=METAL, beside=Beside(large, stays=False))
+    assert beside > alone + large.weight_bytes
+    assert model.weight_bytes + large.weight_bytes < before < beside
 
 
 def test_rows_that_are_short_take_less() -> None:

@@ -9,6 +9,7 @@ from macllm.nn.balancing import balancing_loss, expert_blocks, router_logits
 from macllm.nn.decoder import Decoder
 from macllm.tune.batches import Batch
 from macllm.tune.examples import Example
+from macllm.tune.memory import Beside
 from macllm.tune.objective import Objective
 from macllm.tune.trained import number
 
@@ -24,6 +25,9 @@ class Balanced(Objective):
         self._inner, self._weight = inner, weight
         self.together, self.packs = inner.together, inner.packs  # type: ignore[misc]  # of this one alone
         self.watched = inner.watched  # type: ignore[misc]
+
+    def beside(self) -> Beside | None:
+        return self._inner.beside()
 
     def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         return self._inner.begin(model, examples)

@@ -19,6 +19,7 @@ from macllm.tune.batches import Batch, Batching
 from macllm.tune.examples import Example
 from macllm.tune.forward import learned_states
 from macllm.tune.loss import RowLoss, row_losses
+from macllm.tune.memory import Beside
 from macllm.tune.objective import Objective
 from macllm.tune.objectives.divergence import FromLikeliest, FromTeacher, Measure
 from macllm.tune.objectives.sampling import Sampling, laid_out
@@ -53,6 +54,9 @@ class Distill(Objective):
         if not example.learned.any() and self._on_policy < 1:
             return "there is no answer to learn the teacher's distribution on; add one, or set on_policy=1"
         return self._sampling.refuses(example.prompt) if self._sampling is not None else None
+
+    def beside(self) -> Beside:
+        return Beside(self._teacher.size(), stays=self._kept is None)
 
     def begin(self, model: Decoder, examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         """As :meth:`Objective.begin`: what is kept of the teacher, or the teacher itself."""

@@ -17,6 +17,7 @@ from macllm.tune import array_cache
 from macllm.tune.batches import Batch, Batches, Batching, Position
 from macllm.tune.examples import Example
 from macllm.tune.forward import learned_states
+from macllm.tune.memory import Base, read_base
 from macllm.tune.objectives.divergence import likeliest, log_probs
 from macllm.tune.objectives.reference import base_digest, digest_of
 from macllm.weights.model_files import open_model
@@ -37,6 +38,10 @@ class Teacher:
         self.path = find(name).path
         self._model: Decoder | None = None
         refuse_other_tokens(name, open_model(self.path).tokenizer(), student)
+
+    def size(self) -> Base:
+        """What it is as far as memory goes. Raises ConfigError where it cannot be read."""
+        return Base(read_base(self.path).weight_bytes, open_model(self.path).spec)
 
     def model(self) -> Decoder:
         """Raises ConfigError for a model of no family of macllm's own, and as loading does."""
