@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import mlx.core as mx
 
-_LEAST = 10**9  # bytes: below this nobody misses what is allocated ahead
+_LEAST = 3 * 10**8  # bytes: below this nobody misses what is allocated ahead
 
 
 def keeping_to_plan(planned: int, others: int) -> AbstractContextManager[None]:
