@@ -34,12 +34,14 @@ class _Run:
         attach(model, setup.spec, setup.method, 0)
         self._setup, self._model = setup, model
         self._optimizer = Optimizer(setup.optimizer, flat(model))
+        mx.eval(model.parameters(), self._optimizer.state())  # as in any step but the first
         self._batches = iter(Batches(setup.data.train, setup.batching, Position(0)))
 
     def steps(self, tokens: int) -> dict[str, Any]:
         """Steps over at least so many real tokens, after one that is not counted; that one alone for none."""
         checkpoint = bool(self._setup.settings["grad_checkpoint"])
         done, seconds, losses = 0, 0.0, []
+        self._model.train()
         for index, batch in enumerate(islice(self._batches, 10_000)):
             start = time.perf_counter()
             outcome = optimizer_step(
@@ -64,6 +66,7 @@ class _Run:
     def held_out(self) -> float:
         """The mean loss over the validation rows."""
         total, count = 0.0, 0
+        self._model.eval()
         for batch in Batches(self._setup.data.valid, self._setup.batching, Position(0)).once():
             loss, tokens = self._setup.objective.loss(self._model, batch, learns=False)
             total, count = total + number(loss), count + tokens

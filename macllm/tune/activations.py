@@ -113,7 +113,7 @@ def _input(
     learns = [name for name in names if name in learning.targets]
     if not learns:
         return width if always else 0
-    masks = 2.25 * width if learning.dropout else 0  # what is left, what it was divided from, and which
+    masks = 1.25 * width if learning.dropout else 0  # what is left, and a byte that says which
     copied = learning.copies * width * len(learns)
     own = width if always or not copied else 0
     return (

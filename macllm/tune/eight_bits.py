@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from macllm.tune.peak import BLOCK
+from macllm.tune.peak import BLOCK, PART
 
 LEAST = 4096  # values; averages of fewer stay in float32, as in the paper's implementation
 _SCALES = "_scales"
@@ -23,10 +23,12 @@ _SIGNED_CODES, _POSITIVE_CODES = 127, 255
 class EightBits:
     """An optimizer of MLX whose averages are kept packed between its steps."""
 
-    def __init__(self, inner: Any, positive: frozenset[str]) -> None:
-        """``positive``: names of the averages that are never below zero."""
+    def __init__(self, inner: Any, positive: frozenset[str], whole: bool) -> None:
+        """``positive``: names of the averages that are never below zero. ``whole``: the values of a parameter depend on
+        each other.
+        """
         self._inner = inner
-        self._positive = positive
+        self._positive, self._whole = positive, whole
         self.state: dict[str, Any] = {"step": mx.array(0, mx.uint64)}
         self.learning_rate = 0.0
 
@@ -39,36 +41,67 @@ class EightBits:
         for name, parameter in parameters.items():
             averages: dict[str, mx.array] = {}
             self._inner.init_single(parameter, averages)
-            self.state[name] = self._packed(averages, None)
+            self.state[name] = self._packed(averages, None, wide=parameter.size < LEAST)
             mx.eval(self.state[name])
 
     def moved(
-        self, gradients: Mapping[str, mx.array], parameters: Mapping[str, mx.array], divisor: mx.array
+        self, gradients: dict[str, mx.array], parameters: Mapping[str, mx.array], divisor: mx.array
     ) -> dict[str, mx.array]:
         """The parameters one step further along ``gradients / divisor``, one after the other.
 
-        So the averages of one alone are unpacked at a time, and one alone is there in float32.
+        So the averages of one alone are unpacked at a time, and of one that is moved value by value those of a few
+        million values. ``gradients`` is emptied on the way.
         """
         self.state["step"] = self.step + 1
         number = int(np.array(self.step))
         self._inner.state["step"], self._inner.learning_rate = self.step, self.learning_rate
-        moved = {}
+        found = {}
         for index, (name, parameter) in enumerate(parameters.items()):
-            averages = self._unpacked(self.state[name], parameter)
-            slope = gradients[name].astype(mx.float32) / divisor
-            found = self._inner.apply_single(slope, parameter.astype(mx.float32), averages)
-            moved[name] = found.astype(parameter.dtype)
-            self.state[name] = self._packed(averages, mx.random.key((number << 20) + index))
-            del averages, slope, found
-            mx.eval(moved[name], self.state[name])
-        return moved
+            key, gradient = mx.random.key((number << 20) + index), gradients.pop(name)
+            if parameter.size > PART and not self._whole:
+                found[name] = self._by_parts(name, gradient, parameter, divisor, key)
+                continue
+            moved, self.state[name] = self._one(gradient / divisor, parameter, self.state[name], key)
+            found[name] = moved
+            del gradient
+            mx.eval(moved, self.state[name])
+        return found
 
-    def _packed(self, averages: Mapping[str, mx.array], key: mx.array | None) -> dict[str, mx.array]:
-        """``key`` rounds by chance; None: there is nothing to round yet."""
+    def _one(
+        self, gradient: mx.array, parameter: mx.array, packed: Mapping[str, mx.array], key: mx.array
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        """A parameter, or a part of one, and its averages one step further."""
+        averages = self._unpacked(packed, parameter)
+        moved = self._inner.apply_single(gradient.astype(mx.float32), parameter.astype(mx.float32), averages)
+        wide = not any(name.endswith(_SCALES) for name in packed)
+        return moved.astype(parameter.dtype), self._packed(averages, key, wide=wide)
+
+    def _by_parts(
+        self, name: str, gradient: mx.array, parameter: mx.array, divisor: mx.array, key: mx.array
+    ) -> mx.array:
+        """A parameter of more than ``PART`` values one step further, and its averages in their place."""
+        size, kept = parameter.size, {each: mx.array(array) for each, array in self.state[name].items()}
+        values, slopes, moved = parameter.reshape(-1), gradient.reshape(-1), mx.zeros(size, parameter.dtype)
+        starts = range(0, size, PART)
+        for start, own in zip(starts, mx.random.split(key, len(starts)), strict=True):
+            span = slice(start, min(start + PART, size))
+            blocks = slice(start // BLOCK, -(-span.stop // BLOCK))
+            packed = {each: array[blocks] for each, array in kept.items()}
+            moved[span], packed = self._one(slopes[span] / divisor, values[span], packed, own)
+            for each, array in packed.items():
+                kept[each][blocks] = array
+            mx.eval(moved, kept)
+        self.state[name] = kept
+        return moved.reshape(parameter.shape)
+
+    def _packed(
+        self, averages: Mapping[str, mx.array], key: mx.array | None, *, wide: bool
+    ) -> dict[str, mx.array]:
+        """``key`` rounds by chance; None: there is nothing to round yet. ``wide``: they stay as they are."""
         found: dict[str, mx.array] = {}
         keys = mx.random.split(key, len(averages)) if key is not None else [None] * len(averages)
         for own, (name, values) in zip(keys, averages.items(), strict=True):
-            if values.size < LEAST:
+            if wide:
                 found[name] = values
                 continue
             found[name], found[name + _SCALES] = pack(values, own, positive=name in self._positive)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -146,13 +146,27 @@ def least_bytes(spec: ModelSpec, weights: int) -> int:
     return needed_bytes(Base(weights, spec), settings, device=METAL)
 
 
-def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Device | None = None) -> Estimate:
+def estimate(
+    base: Base,
+    settings: Mapping[str, Value],
+    limit: int,
+    device: Device | None = None,
+    longest: int = 0,
+) -> Estimate:
     """The run as it is set against what models may take here; ``limit`` 0 where the machine is not known yet.
 
-    Raises OptionError for settings that cannot be.
+    ``longest``: tokens that no row has more of (0: not known). Raises OptionError for settings that cannot be.
     """
     machine, limit = limit, limit_of(settings, limit)
-    needed = needed_bytes(base, settings, machine, device)
+
+    def takes_of(changed: Mapping[str, Value]) -> int:
+        rows = usual_rows(changed)
+        if longest and changed["pack"] != "yes":
+            length = min(rows.length, longest + rows.drawn)
+            rows = replace(rows, length=length, document=length)
+        return needed_bytes(base, changed, machine, device, rows)
+
+    needed = takes_of(settings)
     about = "about " if base.spec is None else ""
     alone = f" ({base.why_no_spec})" if base.spec is None else ""
     if limit <= 0:
@@ -162,7 +176,7 @@ def estimate(base: Base, settings: Mapping[str, Value], limit: int, device: Devi
     if needed <= TIGHT_SHARE * limit:
         return Estimate("fits", needed, limit, f"Fits: {takes}.", {})
     wanted = limit if needed > limit else int(TIGHT_SHARE * limit)
-    remedy = _remedy(settings, lambda changed: needed_bytes(base, changed, machine, device) <= wanted)
+    remedy = _remedy(settings, lambda changed: takes_of(changed) <= wanted)
     told = ", ".join(f"{name} {_told(value)}" for name, value in remedy.items())
     if needed <= limit:
         more = f" More room: {told}." if remedy else ""

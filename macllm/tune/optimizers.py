@@ -30,7 +30,7 @@ _OUTSIDE_MUON = ("embed", "positions", "head")  # tables and the head are no hid
 _STEP = "step"
 
 Arrays: TypeAlias = Mapping[str, mx.array]
-Move: TypeAlias = Callable[[Arrays, Arrays, mx.array], dict[str, mx.array]]
+Move: TypeAlias = Callable[[dict[str, mx.array], Arrays, mx.array], dict[str, mx.array]]
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,20 @@ class Optimizer:
         return count * mx.maximum((norm + 1e-6) / bound, 1.0), norm
 
     def update(
-        self, parameters: Arrays, gradients: Arrays, rate: float, divisor: mx.array | float = 1.0
+        self,
+        parameters: Arrays,
+        gradients: dict[str, mx.array],
+        rate: float,
+        divisor: mx.array | float = 1.0,
     ) -> dict[str, mx.array]:
-        """The parameters one step further along ``gradients / divisor``, each in its own type."""
+        """The parameters one step further along ``gradients / divisor``, each in its own type.
+
+        ``gradients`` is emptied: what holds one could hold what becomes of its parameter.
+        """
         moved: dict[str, mx.array] = {}
         for group in self._groups:
             group.optimizer.learning_rate = rate * group.share
-            slopes = {name: gradients[name] for name in group.names}
+            slopes = {name: gradients.pop(name) for name in group.names}
             own = {name: parameters[name] for name in group.names}
             moved |= group.move(slopes, own, mx.array(divisor))
         return {name: moved[name] for name in parameters}
@@ -188,7 +195,7 @@ def _move(optimizer: Any) -> Move:
     if isinstance(optimizer, EightBits):
         return optimizer.moved
 
-    def move(gradients: Arrays, parameters: Arrays, divisor: mx.array) -> dict[str, mx.array]:
+    def move(gradients: dict[str, mx.array], parameters: Arrays, divisor: mx.array) -> dict[str, mx.array]:
         slopes = {name: one.astype(mx.float32) / divisor for name, one in gradients.items()}
         own = {name: one.astype(mx.float32) for name, one in parameters.items()}
         found = optimizer.apply_gradients(slopes, own)
@@ -207,7 +214,7 @@ def _made(spec: OptimizerSpec) -> Any:
     """MLX's optimizer, or one whose averages are packed; its rate is set before every update."""
     if spec.bits == 8:
         positive = frozenset({"v"}) if spec.name in ("adam", "adamw") else frozenset[str]()
-        return EightBits(_made(replace(spec, bits=32)), positive)
+        return EightBits(_made(replace(spec, bits=32)), positive, whole=spec.name == "muon")
     numbers = spec.numbers
     match spec.name:
         case "adamw":

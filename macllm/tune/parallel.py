@@ -41,14 +41,14 @@ class World:
         return batch.rows(rows) if len(rows) else None
 
     def summed(
-        self, total: float, count: int, gradients: Mapping[str, mx.array], learns: Mapping[str, mx.array]
+        self, total: float, count: int, gradients: dict[str, mx.array], learns: Mapping[str, mx.array]
     ) -> tuple[float, int, dict[str, mx.array]]:
         """The sums over all processes of a loss, its count, and its gradients by the names of what ``learns``.
 
         A process that had no rows gives no gradients.
         """
         if self.size == 1:
-            return total, count, dict(gradients)
+            return total, count, gradients
         found: dict[str, mx.array] = {}
         for name, parameter in learns.items():
             own = gradients[name] if name in gradients else mx.zeros(parameter.shape)

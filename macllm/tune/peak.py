@@ -21,13 +21,13 @@ EXPAND_SHARE = 0.5  # of the limit that weights of packed files may take expande
 _WIDE = 4  # bytes of float32: adapters, gradients, averages
 _CHUNK, _CPU_LOGITS, _FEWEST_ROWS = 512, 6 * 2**20, 16  # as macllm.tune.loss has them
 _LOGITS_COPIES = 3.2  # logits of a chunk, their softmax, and its parts on the way
-# Of the gradients while the optimizer moves: as they are, and clipped or as the step. With packed averages one
-# parameter is moved after the other, the largest with so many float32 copies.
-_UPDATE_COPIES, _PACKED_COPIES, _LARGEST_COPIES = 2.2, 2, 5
+# Of the gradients while the optimizer moves: as they are, and some as steps. With packed averages one parameter is
+# moved after the other into an array of its own, PART values at a time with so many float32 copies.
+_UPDATE_COPIES, _PART_COPIES = 1.3, 7
 _DORA_COPIES = 3  # of a matrix in float32 while the lengths of its rows are computed
 _BLOCK_COPIES = 5  # of the scores of a block of queries in the backward pass
 _PREFILL, _CACHE_STEP = 256, 256  # tokens: as macllm.tune.rollout and macllm.nn.kv_cache have them
-BLOCK = 256  # values of an 8-bit average that share a scale
+BLOCK, PART = 256, 2**22  # values of an 8-bit average that share a scale, and that are unpacked at once
 _STATE_BYTES = {"adamw": 8, "adam": 8, "lion": 4, "sgd": 4, "muon": 4, "adafactor": 0}  # a value that learns
 
 
@@ -235,7 +235,10 @@ class Run:
         if self._bits == 32:
             return int(_UPDATE_COPIES * self._learned_values * _WIDE)
         largest = max(map(self._values, self._learning))
-        return (_PACKED_COPIES * self._learned_values + _LARGEST_COPIES * largest) * _WIDE
+        if self._settings["optimizer"] == "muon":  # which moves a matrix as a whole
+            return (self._learned_values + _PART_COPIES * largest) * _WIDE
+        at_once = min(largest, PART)
+        return (self._learned_values + (largest if largest > PART else 0) + _PART_COPIES * at_once) * _WIDE
 
     @property
     def _bits(self) -> int:

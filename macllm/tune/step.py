@@ -5,7 +5,7 @@ number changes nothing.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,10 +57,13 @@ def apply(
     optimizer: Optimizer,
     total: float,
     count: int,
-    gradients: Mapping[str, mx.array],
+    gradients: dict[str, mx.array],
     rate: float,
 ) -> Outcome:
-    """The update by what :func:`summed_gradients` gave, or by the sums of what it gave to several processes."""
+    """The update by what :func:`summed_gradients` gave, or by the sums of what it gave to several processes.
+
+    ``gradients`` is emptied where it is made.
+    """
     if not count:
         return Outcome(math.nan, 0.0, 0, False, "no token of the step is supervised")
     mean = total / count

@@ -20,7 +20,7 @@ from macllm.engine.protocol import ModelRef
 from macllm.errors import Cancelled, InputError, MacllmError, OptionError
 from macllm.tune.memory import Base, Estimate, estimate, read_base
 from macllm.tune.peak import Device
-from macllm.tune.rows import DataReport, check
+from macllm.tune.rows import SPLITS, DataReport, check
 from macllm.tune.settings import FORM, SETTINGS, Setting
 from macllm.units import size
 from macllm_tui.screens.finetune_draft import Draft, free_name
@@ -28,6 +28,7 @@ from macllm_tui.widgets.fields import Choice, Field, Fill, PathInput, Toggle
 
 PAUSE_S = 0.2  # after the last key, before the data is read
 LOOK_EVERY_S = 0.5
+_TEMPLATE = 64  # tokens around a row, about, whose characters are a token each at most
 _MARKS = {"fits": "✓", "tight": "!", "too big": "✗", "unknown": "?"}
 
 _FURTHER = tuple(setting for setting in SETTINGS if not setting.form)
@@ -77,7 +78,7 @@ class FineTuneForm(Horizontal):
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="finetune-fields", can_focus=False):
             placeholder = "a .jsonl file, or a folder with train.jsonl"
-            path = PathInput(self.draft.data, placeholder, (".jsonl",))
+            path = PathInput(self.draft.data, placeholder, (".jsonl",), SPLITS[0])
             yield Field("data", "data", path, "tab completes the path")
             yield Field("base", "base model", Button(self._base_name(), compact=True), self._base_help())
             name = Input(self.draft.adapter, "a name of your own", compact=True, select_on_focus=False)
@@ -230,6 +231,7 @@ class FineTuneForm(Horizontal):
         if report.good and not self._named_by_hand:
             self.query_one("#field-adapter", Field).value = name
         self._show_problems()
+        self._estimate()
 
     def _show_data(self, text: str) -> None:
         if self.is_attached:
@@ -286,7 +288,8 @@ class FineTuneForm(Horizontal):
             machine = self._machine()
             limit = machine.memory_limit_bytes if machine is not None else 0
             device = Device.of(machine.backend, machine.dtype) if machine is not None else None
-            found = await asyncio.to_thread(estimate, base, settings, limit, device)
+            longest = self.report.longest + _TEMPLATE if self.report is not None else 0
+            found = await asyncio.to_thread(estimate, base, settings, limit, device, longest)
             self._judged_for = machine
         except (MacllmError, OSError) as error:
             self.estimate = None

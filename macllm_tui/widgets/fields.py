@@ -17,11 +17,11 @@ from textual.widgets import Button, Input, Label, Static
 
 
 class PathSuggester(Suggester):
-    """Completes folders, and files that end in one of ``suffixes``."""
+    """Completes folders, and files that end in one of ``suffixes``; what has a file ``whole`` in it is complete."""
 
-    def __init__(self, suffixes: tuple[str, ...]) -> None:
+    def __init__(self, suffixes: tuple[str, ...], whole: str) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
-        self._suffixes = suffixes
+        self._suffixes, self._whole = suffixes, whole
 
     async def get_suggestion(self, value: str) -> str | None:
         return await asyncio.to_thread(self._complete, value) if value else None
@@ -30,6 +30,8 @@ class PathSuggester(Suggester):
         head, slash, start = value.rpartition("/")
         folder = Path(head + slash or ".").expanduser()
         try:
+            if not start and (folder / self._whole).is_file():
+                return None
             with os.scandir(folder) as entries:
                 found = sorted(self._named(entry) for entry in entries if entry.name.startswith(start))
         except OSError:
@@ -49,10 +51,9 @@ class PathInput(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "complete", "complete", show=False)]
 
-    def __init__(self, value: str, placeholder: str, suffixes: tuple[str, ...]) -> None:
-        super().__init__(
-            value, placeholder, suggester=PathSuggester(suffixes), compact=True, select_on_focus=False
-        )
+    def __init__(self, value: str, placeholder: str, suffixes: tuple[str, ...], whole: str) -> None:
+        suggester = PathSuggester(suffixes, whole)
+        super().__init__(value, placeholder, suggester=suggester, compact=True, select_on_focus=False)
 
     def action_complete(self) -> None:
         before = self.value

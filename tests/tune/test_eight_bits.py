@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from macllm.errors import OptionError
+from macllm.tune import eight_bits
 from macllm.tune.eight_bits import LEAST, pack, unpack
 from macllm.tune.job import optimizer_of
 from macllm.tune.optimizers import Optimizer, OptimizerSpec
@@ -105,6 +106,27 @@ def test_a_saved_run_goes_on_bit_for_bit(name: str, tmp_path) -> None:
     assert second.steps == 3
     resumed = run(second, half, range(3, 6))
     assert all(mx.array_equal(resumed[key], whole[key]).item() for key in whole)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_a_parameter_that_is_moved_by_parts_goes_where_it_goes_as_a_whole(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, start = OptimizerSpec(name, bits=8), {"layers.0.o.weight": mx.array(values(7, (300, 60)))}
+    whole = Optimizer(spec, start)
+    expected = run(whole, start, range(1))["layers.0.o.weight"]
+    monkeypatch.setattr(eight_bits, "PART", 8192)  # two, and a part of a third whose last block is not full
+    parts = Optimizer(spec, start)
+    found = run(parts, start, range(1))["layers.0.o.weight"]
+    assert mx.array_equal(found, expected).item()  # the first step starts from averages of zero
+    for key, value in whole.state().items():  # and rounds them by another chance
+        other = parts.state()[key]
+        assert other.shape == value.shape and other.dtype == value.dtype
+        assert mx.abs(other.astype(mx.float32) - value.astype(mx.float32)).max().item() <= 1, key
+    later = [run(one, start, range(1, 4))["layers.0.o.weight"] for one in (whole, parts)]
+    assert (
+        mx.abs(later[0] - later[1]).mean().item() < 0.1 * mx.abs(later[0] - start["layers.0.o.weight"]).mean()
+    )
 
 
 @pytest.mark.parametrize(("name", "averages"), [("adamw", 2), ("lion", 1)])

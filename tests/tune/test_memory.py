@@ -357,6 +357,11 @@ def test_a_form_says_what_would_make_it_fit() -> None:
     changed = {**DEFAULTS, **found.remedy}
     assert estimate(model, changed, MAC_16_GB, METAL).verdict in ("fits", "tight")
     assert estimate(model, LIGHT, MAC_16_GB, METAL).verdict == "fits"
+    short = estimate(model, DEFAULTS, MAC_16_GB, METAL, longest=100)
+    assert short.needed_bytes < found.needed_bytes / 4
+    assert (
+        estimate(model, {**DEFAULTS, "pack": "yes"}, 0, METAL, longest=100).needed_bytes == found.needed_bytes
+    )
     found = estimate(base("qwen3-8b", "16"), DEFAULTS, 8 * 10**9, METAL)
     assert found.verdict == "too big" and not found.remedy and "Choose a smaller base" in found.sentence
 

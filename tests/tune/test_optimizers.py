@@ -114,12 +114,14 @@ def test_clipping_bounds_the_global_norm_and_keeps_the_direction() -> None:
         assert Optimizer(OptimizerSpec(clip=bound), parameters()).divisor(given)[0].item() == 1
 
 
-def test_gradients_are_divided_before_they_move_anything() -> None:
-    start, given = parameters(), gradients(0)
-    spec = OptimizerSpec("sgd", weight_decay=0.1)
+def test_gradients_are_divided_before_they_move_anything_and_given_up() -> None:
+    start, spec = parameters(), OptimizerSpec("sgd", weight_decay=0.1)
+    given = gradients(0)
     found = Optimizer(spec, start).update(start, given, RATE, mx.array(4.0))
-    same = Optimizer(spec, start).update(start, {name: one / 4 for name, one in given.items()}, RATE)
-    other = Optimizer(spec, start).update(start, given, RATE)
+    assert not given
+    quarter = {name: one / 4 for name, one in gradients(0).items()}
+    same = Optimizer(spec, start).update(start, quarter, RATE)
+    other = Optimizer(spec, start).update(start, gradients(0), RATE)
     assert all(mx.array_equal(found[name], same[name]).item() for name in start)
     assert not any(mx.array_equal(found[name], other[name]).item() for name in start)
 
