@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from docs_finetuning import methods_page, objectives_page
@@ -247,7 +248,7 @@ PICTURES: dict[str, Picture] = {
     "chat-small.svg": Picture(RECORDINGS / "chat.jsonl", (60, 20)),
     "compare.svg": Picture(RECORDINGS / "compare.jsonl", (120, 24)),
     "models.svg": ModelsPicture(_TRAINING, (120, 30)),
-    "finetune.svg": Picture(_TRAINING, (120, 32)),
+    "finetune.svg": Picture(RECORDINGS / "finetune.jsonl", (120, 40)),
 }
 PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands,
@@ -305,6 +306,13 @@ def words_of(svg: str) -> str:
     return " ".join(" ".join(html.unescape(line).replace("\xa0", " ") for line in lines).split())
 
 
+def _elsewhere(event: Any) -> Any:
+    """An event with the name alone of the folder that it tells of."""
+    from macllm.engine.training_events import Saved, Trained
+
+    return replace(event, path=Path(event.path).name) if isinstance(event, Saved | Trained) else event
+
+
 def take(raw: Path, name: str) -> None:
     """Keeps a recording for the documents: without the paths of this machine, and without counts of what was typed."""
     from macllm.engine.protocol import Count
@@ -317,6 +325,7 @@ def take(raw: Path, name: str) -> None:
         replace(
             each,
             request=replace(each.request, model=replace(each.request.model, path=each.request.model.name)),
+            batches=tuple((at, tuple(map(_elsewhere, batch))) for at, batch in each.batches),
         )
         for each in read.exchanges
         if not isinstance(each.request, Count)

@@ -11,8 +11,9 @@ import pytest
 
 import macllm
 from macllm.engine.events import Counted, Machine, Token
-from macllm.engine.protocol import Count, Generate, ModelRef
+from macllm.engine.protocol import Count, Generate, ModelRef, Train
 from macllm.engine.recording import Exchange, read_recording, write_recording
+from macllm.engine.training_events import Saved, Trained
 from macllm.tokenizer.messages import Message
 from macllm_tui import themes
 from macllm_tui.actions import slash_commands
@@ -82,6 +83,8 @@ def test_recordings_tell_nothing_of_the_machine_that_made_them(docs: ModuleType,
         for exchange in read_recording(path).exchanges:
             assert exchange.request.model.path == exchange.request.model.name
             assert not isinstance(exchange.request, Count)
+            events = (event for _, batch in exchange.batches for event in batch)
+            assert all("/" not in event.path for event in events if isinstance(event, Saved | Trained))
 
 
 def test_a_recording_is_taken_without_its_paths_and_counts(
@@ -91,16 +94,21 @@ def test_a_recording_is_taken_without_its_paths_and_counts(
     machine = Machine("cpu", "test", 2, 1, "float32")
     reply = Exchange(Generate(model, (Message.of("user", "Hi"),)), ((0.5, (Token(0, "Ho"),)),), at=1.0)
     counted = Exchange(Count(model, (), "H"), ((0.1, (Counted(1, 2),)),))
+    trained = Exchange(
+        Train(model, "rows.jsonl", "poems", {}),
+        ((0.2, (Trained("finished", 3, "/home/somebody/adapters/poems", 1.0, 2.0),)),),
+        at=2.0,
+    )
     raw = tmp_path / "raw.jsonl"
-    write_recording(raw, machine, (counted, reply))
+    write_recording(raw, machine, (counted, reply, trained))
     monkeypatch.setattr(docs, "RECORDINGS", tmp_path)
     docs.take(raw, "taken")
     taken = read_recording(tmp_path / "taken.jsonl")
     assert "somebody" not in (tmp_path / "taken.jsonl").read_text(encoding="utf-8")
     assert taken.machine == machine
-    assert taken.exchanges == (
-        replace(reply, request=replace(reply.request, model=ModelRef("tiny", "tiny"))),
-    )
+    assert [one.request.model for one in taken.exchanges] == [ModelRef("tiny", "tiny")] * 2
+    assert taken.exchanges[0] == replace(reply, request=taken.exchanges[0].request)
+    assert taken.exchanges[1].batches[0][1] == (Trained("finished", 3, "poems", 1.0, 2.0),)
 
 
 @pytest.mark.parametrize("page", ["chat.md", "models.md", "privacy.md"])
