@@ -162,32 +162,6 @@ async def test_problems_of_the_data_are_named_with_file_and_line(base: ModelRef,
         await until(pilot, lambda: "no such file or folder" in app.field("data").note)
 
 
-async def test_tab_completes_a_path_then_goes_on(base: ModelRef, data: Path) -> None:
-    app = Host(FineTuneScreen(player(), base))
-    async with app.run_test() as pilot:
-        path = app.field("data").content
-        assert isinstance(path, PathInput)
-        path.value = str(data)[:-8]
-        path.cursor_position = len(path.value)
-        await until(pilot, lambda: path._suggestion)
-        await pilot.press("tab")
-        assert path.value == str(data) and app.focused is path
-        await pilot.press("tab")
-        await until(pilot, lambda: app.focused is not path)
-
-
-async def test_tab_goes_on_from_a_folder_that_is_a_data_set(base: ModelRef, data: Path) -> None:
-    (data.parent / "train.jsonl").write_bytes(data.read_bytes())
-    app = Host(FineTuneScreen(player(), base))
-    async with app.run_test() as pilot:
-        path = app.field("data").content
-        path.value = f"{data.parent}/"
-        path.cursor_position = len(path.value)
-        await until(pilot, lambda: app.field("adapter").value)  # the rows were read
-        await pilot.press("tab")
-        assert path.value == f"{data.parent}/" and app.focused is not path
-
-
 async def test_a_setting_that_cannot_be_is_told_and_stops_the_start(base: ModelRef, data: Path) -> None:
     app = Host(FineTuneScreen(player(), base))
     async with app.run_test(size=(120, 40)) as pilot:
