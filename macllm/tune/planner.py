@@ -23,6 +23,14 @@ class Plan:
     notes: tuple[str, ...]
 
 
+class NothingFits(MemoryLimitError):
+    """``settings`` take the least of all that may be chosen, and still too much."""
+
+    def __init__(self, told: str, settings: Mapping[str, Value]) -> None:
+        super().__init__(told)
+        self.settings = settings
+
+
 def plan(
     base: Base,
     settings: Mapping[str, Value],
@@ -39,7 +47,7 @@ def plan(
     ``memory`` of the settings bounds it further. ``lengths`` are the tokens of the examples: rows that none of them
     fills take less; none: as long as they may be. ``packs``: several may share a row. ``beside`` as in
     :func:`macllm.tune.memory.needed_bytes`. Of ``given``, the settings that the user stated, none is chosen otherwise,
-    except that ``batch_size`` rows may be computed in several batches of the same step. Raises MemoryLimitError in one
+    except that ``batch_size`` rows may be computed in several batches of the same step. Raises NothingFits in one
     sentence, and OptionError for a ``memory`` that is no amount.
     """
     machine, limit = limit, limit_of(settings, limit)
@@ -54,7 +62,8 @@ def plan(
         if limit <= 0 or takes <= limit:
             notes = _notes(settings, changed, first, takes, limit, base)
             return Plan(changed, takes, limit, notes)
-    raise MemoryLimitError(_refusal(tried[-1], needed, limit, needed(tried[-1])))
+    least = min(tried, key=needed)
+    raise NothingFits(_refusal(least, needed, limit, needed(least)), least)
 
 
 def _rows(settings: Mapping[str, Value], lengths: Sequence[int], packs: bool) -> Rows:

@@ -8,7 +8,7 @@ from typing import Any
 from macllm.adapters.method import AnyMethod
 from macllm.adapters.shapes import learned_shapes
 from macllm.backend import current
-from macllm.errors import ConfigError, InputError, MemoryLimitError, OptionError
+from macllm.errors import ConfigError, InputError, OptionError
 from macllm.spec import ModelSpec
 from macllm.tokenizer import Tokenizer
 from macllm.tune import settings as table
@@ -30,7 +30,7 @@ from macllm.tune.objectives.kinds import refuse_rows
 from macllm.tune.objectives.registry import objective_of
 from macllm.tune.optimizers import OptimizerSpec
 from macllm.tune.peak import Device
-from macllm.tune.planner import Plan, plan
+from macllm.tune.planner import NothingFits, Plan, plan
 from macllm.tune.rows import Problem, Progress
 from macllm.tune.schedules import Schedule
 from macllm.tune.settings import Value
@@ -169,13 +169,13 @@ def set_up(
 def _fitting(
     job: Job, settings: dict[str, Value], spec: ModelSpec, lengths: list[int], objective: Objective
 ) -> tuple[dict[str, Value], tuple[str, ...]]:
-    """The settings with what was chosen to fit into memory, and sentences about it. As they are where nothing fits:
-    a plan can be shown, and a run refuses them.
+    """The settings with what was chosen to fit into memory, and sentences about it. Where nothing fits those that take
+    least: a plan can be shown, and a run refuses them.
     """
     try:
         found = plan_of(job, settings, spec, lengths, objective, given=job.settings)
-    except MemoryLimitError:
-        return settings, ()
+    except NothingFits as error:
+        return dict(error.settings), ()
     return dict(found.settings), found.notes[:-1]
 
 
@@ -187,7 +187,7 @@ def plan_of(
     objective: Objective,
     given: Collection[str],
 ) -> Plan:
-    """How the run fits into what models may take on this machine. Raises MemoryLimitError where it does not."""
+    """How the run fits into what models may take on this machine. Raises NothingFits where it does not."""
     backend = current(job.dtype)
     base = Base(read_base(job.base).weight_bytes, spec)
     why = why_not_packed(settings, spec, together=objective.together, packs=objective.packs)

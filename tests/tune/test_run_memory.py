@@ -8,7 +8,9 @@ from running import job, ran
 
 from macllm.engine.training_events import Planned
 from macllm.errors import MemoryLimitError
+from macllm.tune.planner import NothingFits
 from macllm.tune.setup import plan_of, set_up
+from macllm.units import size
 
 
 def test_a_run_chooses_what_fits_and_says_so(tmp_path: Path) -> None:
@@ -57,3 +59,13 @@ def test_a_run_that_cannot_fit_is_refused_before_the_model_is_loaded(tmp_path: P
     with pytest.raises(MemoryLimitError, match=r"only 2\.0 kB may be taken; choose a smaller base"):
         ran(one)
     assert not one.folder.exists()
+
+
+def test_a_refusal_speaks_of_the_least_that_the_run_could_be_made_to_take(tmp_path: Path) -> None:
+    setup = set_up(job(tmp_path, iters=2, memory="2kB"))
+    assert setup.settings["grad_checkpoint"] and setup.settings["batch_size"] == 1
+    lengths = [len(example) for example in (*setup.data.train, *setup.data.valid)]
+    free = {**setup.settings, "memory": "10GB"}
+    least = plan_of(setup.job, free, setup.spec, lengths, setup.objective, given=free).needed_bytes
+    with pytest.raises(NothingFits, match=f"takes at least {size(least)} with"):
+        plan_of(setup.job, setup.settings, setup.spec, lengths, setup.objective, given=setup.settings)
