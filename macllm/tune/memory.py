@@ -19,6 +19,7 @@ Verdict: TypeAlias = Literal["fits", "tight", "too big", "unknown"]
 
 TIGHT_SHARE = 0.85  # of the limit: beyond it other programs make the machine swap
 _USUAL_TOKENS = 2048
+_SHORTEST = {"max_seq_length": 256, "max_completion_length": 32}  # tokens; no remedy halves further
 # Where only the size of the files is known: of a usual model, the part that grows with tokens and the part that
 # does not, each as a share of the weights and bytes on top.
 _GROWING, _FIXED = (0.3, 300_000_000), (0.05, 200_000_000)
@@ -101,6 +102,11 @@ def usual_rows(settings: Mapping[str, Value]) -> Rows:
     drawn = int(settings["max_completion_length"]) if writes else 0
     length = int(settings["max_seq_length"]) + drawn
     return Rows(count, length, length, drawn)
+
+
+def length_setting(settings: Mapping[str, Value]) -> str:
+    """The setting that a run takes less by: of the rows, or of the answers that the model writes itself."""
+    return "max_completion_length" if usual_rows(settings).drawn else "max_seq_length"
 
 
 def generations(settings: Mapping[str, Value]) -> int:
@@ -194,11 +200,11 @@ def _remedy(
         changes = {name: changed[name] for name in changed if changed[name] != settings[name]}
         if fits(changed):
             return changes
-    changed = {**settings, **changes}
-    while int(changed["max_seq_length"]) > 256:
-        changed["max_seq_length"] = int(changed["max_seq_length"]) // 2
+    changed, name = {**settings, **changes}, length_setting(settings)
+    while int(changed[name]) > _SHORTEST[name]:
+        changed[name] = int(changed[name]) // 2
         if fits(changed):
-            return {**changes, "max_seq_length": changed["max_seq_length"]}
+            return {**changes, name: changed[name]}
     return {}
 
 

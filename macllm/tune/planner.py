@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 
 from macllm.errors import MemoryLimitError
 from macllm.tune import packing
-from macllm.tune.memory import Base, Beside, cheaper, generations, limit_of, needed_bytes, usual_rows
+from macllm.tune.memory import (
+    Base,
+    Beside,
+    cheaper,
+    generations,
+    length_setting,
+    limit_of,
+    needed_bytes,
+    usual_rows,
+)
 from macllm.tune.peak import Device, Rows
 from macllm.tune.settings import Value
 from macllm.units import size
@@ -114,7 +123,7 @@ def _refusal(
     settings: Mapping[str, Value], needed: Callable[[Mapping[str, Value]], int], limit: int, takes: int
 ) -> str:
     """That nothing fits, and the longest rows or answers that would: by bisection, as bytes only grow with tokens."""
-    name = "max_completion_length" if usual_rows(settings).drawn else "max_seq_length"
+    name = length_setting(settings)
     low, high = 0, int(settings[name]) // _MULTIPLE
     while low < high:
         middle = (low + high + 1) // 2

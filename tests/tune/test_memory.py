@@ -362,6 +362,9 @@ def test_a_form_says_what_would_make_it_fit() -> None:
     assert (
         estimate(model, {**DEFAULTS, "pack": "yes"}, 0, METAL, longest=100).needed_bytes == found.needed_bytes
     )
+    drawn = {**DEFAULTS, "objective": "grpo", "max_completion_length": 2048}
+    found = estimate(model, drawn, int(6.5 * 10**9), METAL, longest=40)
+    assert found.verdict == "too big" and 32 <= found.remedy["max_completion_length"] < 2048
     found = estimate(base("qwen3-8b", "16"), DEFAULTS, 8 * 10**9, METAL)
     assert found.verdict == "too big" and not found.remedy and "Choose a smaller base" in found.sentence
 

@@ -119,7 +119,7 @@ def distill_of(settings: Mapping[str, Value], spec: ModelSpec, base: Path) -> Di
     kind = next(one for one in DIVERGENCES if one == settings["divergence"])
     measure = Measure(kind, temperature, float(settings["mixing"]))
     teacher = Teacher(str(name), tokenizer)
-    vocab = min(spec.vocab, open_model(teacher.path).spec.vocab)
+    vocab = min(spec.vocab, teacher.spec.vocab)
     sampling, kept = None, None
     if on_policy:
         most = int(settings["max_completion_length"])

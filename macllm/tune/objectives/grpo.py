@@ -103,6 +103,16 @@ class GRPO(Objective):
         figures = figures_of(made, reference, completions, each, count)
         return replace(made, reference=reference, figures=figures)
 
+    def ready_step(self, model: Decoder, batches: Sequence[Batch], step: int) -> Sequence[Batch]:
+        """The micro-batches, each :meth:`ready`, with rewards over the deviation of all of them where that is asked."""
+        made = [self.ready(model, batch, step) for batch in batches]
+        if self._policy.scale_rewards != "batch":
+            return made
+        rewards = np.concatenate([one.rewards for one in made]).reshape(-1, self._generations)
+        whole = advantages(rewards, "batch").reshape(-1)
+        ends = np.cumsum([len(one.rewards) for one in made])[:-1]
+        return [replace(one, advantages=own) for one, own in zip(made, np.split(whole, ends), strict=True)]
+
     def loss(
         self, model: Decoder, batch: Batch, *, checkpoint: bool = False, learns: bool = True
     ) -> tuple[mx.array, int]:

@@ -37,11 +37,13 @@ class Teacher:
         self.name = name
         self.path = find(name).path
         self._model: Decoder | None = None
-        refuse_other_tokens(name, open_model(self.path).tokenizer(), student)
+        files = open_model(self.path)
+        refuse_other_tokens(name, files.tokenizer(), student)
+        self.spec = files.spec
 
     def size(self) -> Base:
         """What it is as far as memory goes. Raises ConfigError where it cannot be read."""
-        return Base(read_base(self.path).weight_bytes, open_model(self.path).spec)
+        return Base(read_base(self.path).weight_bytes, self.spec)
 
     def model(self) -> Decoder:
         """Raises ConfigError for a model of no family of macllm's own, and as loading does."""

@@ -192,6 +192,17 @@ def test_chance_is_of_the_seed_the_step_and_the_prompts_alone() -> None:
     assert not np.array_equal(first.old, other.old) and not np.array_equal(first.old, later.old)
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_rewards_are_over_the_deviation_of_a_whole_step_however_it_is_split(scale: Any) -> None:
+    model, made = model_of(), objective(scale_rewards=scale)
+    found = made.ready_step(model, [batch_of("Hi", "Ho"), batch_of("Well?")], 3)
+    rewards = np.concatenate([one.rewards for one in found]).reshape(-1, 4)
+    assert rewards.std() > 0
+    expected = advantages(rewards, scale).reshape(-1)
+    assert np.array_equal(np.concatenate([one.advantages for one in found]), expected)
+    assert [len(one.advantages) for one in found] == [8, 4]
+
+
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 def test_its_loss_is_the_formula_over_the_whole_rows(loss_type: Any, beta: float) -> None:
